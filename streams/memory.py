@@ -1,0 +1,145 @@
+"""The event log in memory: product code, for tests and benches that need no broker.
+
+It keeps what a worker leans on (order per partition, offsets, a commit per partition, redelivery from
+the commit after a crash, acknowledgements on another thread) and nothing else: no groups, no retention.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from streams.consume.offsets import PartitionOffsets
+from streams.consume.source import Delivery
+from streams.event import Headers
+from streams.producer import OnAck
+from streams.topics import Lane, TopicNames
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """One record as it lies in a topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+
+@dataclass
+class MemoryLog:
+    """Topics of `n_partitions` partitions each."""
+
+    n_partitions: int = 4
+    topics: dict[str, list[list[MemoryRecord]]] = field(default_factory=dict)
+    committed: dict[tuple[str, int], int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def append(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Add a record to the partition its key belongs to."""
+        with self.lock:
+            partitions = self.topics.setdefault(topic, [[] for _ in range(self.n_partitions)])
+            number = zlib.crc32(key or b"") % self.n_partitions
+            at_ms = time.time_ns() // 1_000_000
+            partitions[number].append(MemoryRecord(number, len(partitions[number]), key, value, headers, at_ms))
+
+    def records(self, topic: str) -> list[MemoryRecord]:
+        """All records of a topic, partition by partition."""
+        with self.lock:
+            return [record for partition in self.topics.get(topic, ()) for record in partition]
+
+
+class MemoryProducer:
+    """Acknowledges on a thread of its own, as the real one does."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self._pending: queue.SimpleQueue[OnAck | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._acknowledge, name="acks", daemon=True)
+        self._thread.start()
+
+    def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, on_ack: OnAck) -> None:
+        self._log.append(topic, key=key, value=value, headers=headers)
+        self._pending.put(on_ack)
+
+    def flush(self, timeout_s: float) -> int:
+        done = threading.Event()
+        self._pending.put(lambda _error: done.set())
+        return 0 if done.wait(timeout_s) else self._pending.qsize()
+
+    def close(self) -> None:
+        self._pending.put(None)
+        self._thread.join()
+
+    def _acknowledge(self) -> None:
+        while (on_ack := self._pending.get()) is not None:
+            on_ack(None)
+
+
+class MemorySource:
+    """One worker's view of the log: starts at the commits, owns every partition."""
+
+    def __init__(self, log: MemoryLog, *, names: TopicNames, lanes: Iterable[Lane] = (Lane.LIVE, Lane.BULK)) -> None:
+        self._log = log
+        self._lanes = {names.lane(lane): lane for lane in lanes}
+        self._owned: dict[tuple[str, int], PartitionOffsets] = {}
+        self._positions: defaultdict[tuple[str, int], int] = defaultdict(int, log.committed)
+
+    def poll(self, max_records: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        for topic, lane in self._lanes.items():
+            for record in self._log.records(topic):
+                if len(taken) >= max_records:
+                    break
+                at = (topic, record.partition)
+                owned = self._owned.setdefault(at, PartitionOffsets(topic, record.partition))
+                if record.offset == self._positions[at] and owned.admit(record.offset):
+                    self._positions[at] += 1
+                    taken.append(_delivery(record, topic, lane, owned))
+        if not taken and max_records > 0:
+            time.sleep(0.001)  # the real poll waits for the broker; nothing here can be awaited
+        self._commit()
+        return taken
+
+    def lag(self) -> int | None:
+        return sum(len(self._log.records(topic)) for topic in self._lanes) - sum(self._positions.values())
+
+    def close(self, drain_s: float) -> int:
+        deadline = time.monotonic() + drain_s
+        for owned in self._owned.values():
+            owned.wait_finished(max(0.0, deadline - time.monotonic()))
+        self._commit()
+        return sum(owned.in_flight for owned in self._owned.values())
+
+    def abandon(self) -> None:
+        """Die: nothing is committed any more, whatever is finished later."""
+        for owned in self._owned.values():
+            owned.drop()
+
+    def _commit(self) -> None:
+        for at, owned in self._owned.items():
+            mark = owned.to_commit()
+            if mark is not None:
+                self._log.committed[at] = mark
+                owned.committed(mark)
+
+
+def _delivery(record: MemoryRecord, topic: str, lane: Lane, owned: PartitionOffsets) -> Delivery:
+    return Delivery(
+        lane,
+        topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        record.headers,
+        record.timestamp_ms,
+        owned,
+    )

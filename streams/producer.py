@@ -1,0 +1,107 @@
+"""Records into Kafka, confirmed: idempotent, acks=all, zstd. A record counts as sent when its callback says so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as _Client
+
+from streams.errors import DependencyError
+from streams.event import Headers
+from streams.topics import DEAD_MAX_BYTES
+
+OnAck = Callable[[DependencyError | None], None]
+"""Called once per record, on the producer's own thread: None when the broker has it on all in-sync replicas."""
+
+
+class Producer(Protocol):
+    """Where the worker, the API and the command line put records."""
+
+    def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, on_ack: OnAck) -> None:
+        """Hand a record over. Blocks only while the local queue is full.
+
+        The classic mistake is to count a record as sent when this returns: only `on_ack` says so.
+
+        Raises:
+            DependencyError: the client is beyond repair (fenced, not authorised); start a new process.
+        """
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for all callbacks; returns how many records are still without one."""
+        ...
+
+
+class KafkaProducer:
+    """The real one. One thread of its own serves delivery callbacks, so no caller has to poll."""
+
+    def __init__(self, client: Mapping[str, Any], *, linger_ms: int = 2, message_timeout_ms: int = 0) -> None:
+        """`message_timeout_ms` 0 waits for a broker for ever: what was accepted is never given up.
+
+        Linger 2 ms: an idle event is not held back noticeably, a busy worker still fills batches.
+        """
+        self._fatal: DependencyError | None = None
+        self._moved = threading.Condition()
+        self._client = _Client(
+            {
+                **client,
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "zstd",
+                "linger.ms": linger_ms,
+                "message.timeout.ms": message_timeout_ms,
+                "message.max.bytes": DEAD_MAX_BYTES,
+                "queue.buffering.max.messages": 50_000,
+                "error_cb": self._on_error,
+            }
+        )
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="acks", daemon=True)
+        self._thread.start()
+
+    def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, on_ack: OnAck) -> None:
+        def delivered(error: KafkaError | None, _message: object) -> None:
+            on_ack(None if error is None else DependencyError("broker", f"{topic}: {error.str()}"))
+
+        while True:
+            if self._fatal is not None:
+                raise self._fatal
+            try:
+                self._client.produce(topic, value, key, headers=list(headers), on_delivery=delivered)
+            except BufferError:  # the local queue is full: room comes with the next callbacks
+                with self._moved:
+                    self._moved.wait(0.1)
+            except KafkaException as exc:
+                raise DependencyError("broker", f"{topic}: {exc.args[0].str()}") from exc
+            else:
+                return
+
+    def flush(self, timeout_s: float) -> int:
+        return int(self._client.flush(timeout_s))
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Flush and stop; returns how many records were given up."""
+        left = self.flush(timeout_s)
+        self._closing.set()
+        self._thread.join()
+        return left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            if self._client.poll(0.1):
+                with self._moved:
+                    self._moved.notify_all()
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka reconnects by itself; only what it calls fatal ends this client."""
+        if error.fatal():
+            self._fatal = DependencyError("broker", f"the producer cannot go on: {error.str()}")

@@ -1,0 +1,121 @@
+"""The low-water mark: it never passes an unfinished record, whatever the order of completion."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.consume.offsets import PartitionOffsets
+
+
+def _offsets(n: int) -> PartitionOffsets:
+    tracker = PartitionOffsets("images.live", 0)
+    for offset in range(n):
+        assert tracker.admit(offset)
+    return tracker
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, int]]:
+    """Random admissions (with gaps), completions and commits, each record finished at most once."""
+    steps: list[tuple[str, int]] = []
+    open_offsets: list[int] = []
+    at = draw(st.integers(0, 5))
+    for _ in range(draw(st.integers(1, 40))):
+        kind = draw(st.sampled_from(["admit", "finish", "finish", "commit"]))
+        if kind == "finish" and open_offsets:
+            steps.append(("finish", open_offsets.pop(draw(st.integers(0, len(open_offsets) - 1)))))
+        elif kind == "commit":
+            steps.append(("commit", draw(st.integers(0, 1))))
+        else:
+            at += draw(st.integers(1, 3))
+            open_offsets.append(at)
+            steps.append(("admit", at))
+    return steps
+
+
+@given(histories())
+def test_mark_is_the_lowest_unfinished_offset(history: list[tuple[str, int]]) -> None:
+    """After any history the mark equals the lowest admitted, unfinished offset, or one past the last."""
+    tracker = PartitionOffsets("images.live", 0)
+    admitted: list[int] = []
+    finished: set[int] = set()
+    committed: int | None = None
+    for kind, value in history:
+        if kind == "admit":
+            assert tracker.admit(value)
+            admitted.append(value)
+        elif kind == "finish":
+            tracker.finish(value)
+            finished.add(value)
+        elif (due := tracker.to_commit()) is not None and value:  # value 0: the broker refuses the commit
+            tracker.committed(due)
+            committed = due
+        unfinished = [offset for offset in admitted if offset not in finished]
+        mark = min(unfinished) if unfinished else (admitted[-1] + 1 if admitted else None)
+        assert tracker.next_offset == mark
+        assert tracker.to_commit() == (None if mark == committed else mark)
+        assert tracker.in_flight == len(unfinished)
+
+
+def test_refused_commit_is_due_again() -> None:
+    """A mark stays due until its commit's own result says that the broker has it."""
+    tracker = _offsets(2)
+    tracker.finish(0)
+    assert tracker.to_commit() == 1
+    assert tracker.to_commit() == 1
+    tracker.committed(1)
+    assert tracker.to_commit() is None
+
+
+def test_late_result_of_an_older_commit_does_not_undo_a_newer_one() -> None:
+    """Two commits under way may be answered in any order."""
+    tracker = _offsets(3)
+    for offset in range(3):
+        tracker.finish(offset)
+    tracker.committed(3)
+    tracker.committed(1)
+    assert tracker.to_commit() is None
+
+
+def test_repeat_after_a_rebalance_is_dropped() -> None:
+    """A record below what was admitted before is a repeat and moves nothing."""
+    tracker = _offsets(5)
+    tracker.finish(0)
+    assert not tracker.admit(0)
+    assert not tracker.admit(4)
+    assert tracker.next_offset == 1
+    assert tracker.admit(5)
+
+
+def test_finishing_twice_changes_nothing() -> None:
+    """A second finish of the same record leaves mark and count as they were."""
+    tracker = _offsets(3)
+    tracker.finish(0)
+    tracker.finish(0)
+    tracker.finish(2)
+    tracker.finish(2)
+    assert tracker.next_offset == 1
+    assert tracker.in_flight == 1
+
+
+def test_late_finish_after_a_drop_touches_nothing() -> None:
+    """An ownership that is over admits nothing, finishes nothing and commits nothing."""
+    tracker = _offsets(2)
+    tracker.drop()
+    tracker.finish(0)
+    assert tracker.to_commit() is None
+    assert not tracker.admit(2)
+
+
+def test_wait_ends_when_the_last_record_finishes() -> None:
+    """A drain ends with the last finish, from another thread, and not before."""
+    tracker = _offsets(2)
+    assert not tracker.wait_finished(0.0)
+    thread = threading.Thread(target=lambda: [tracker.finish(offset) for offset in (1, 0)])
+    thread.start()
+    assert tracker.wait_finished(30.0)
+    thread.join()
+    assert tracker.next_offset == 2
