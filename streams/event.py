@@ -34,6 +34,8 @@ MIN_VERSION = 946_684_800_000_000
 """The year 2000 in microseconds: a version sent in milliseconds or seconds lies below it."""
 MAX_VERSION = 2**53 - 1
 """Qdrant's range filters are float64: integers above 2**53 are no longer told apart."""
+MAX_INTEGER = 2**53 - 1
+"""What an index and any reader of JSON keeps exactly: larger sizes and numbers are refused, not rounded."""
 MAX_AHEAD_US = 5 * 60 * 1_000_000
 """How far a producer's clock may run ahead; nanoseconds sent by mistake lie far above it."""
 MAX_TAGS = 64
@@ -183,7 +185,7 @@ class _LocationData(msgspec.Struct, frozen=True):
     bucket: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
     etag: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)] | None = None
-    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)] | None = None
     content_type: _Text | None = None
 
 
@@ -219,7 +221,7 @@ def parse(value: bytes | None, headers: Headers, *, at_us: int) -> ImageEvent:
         raise EventError(Reason.EVENT_INVALID, "the record has no value", field="data")
     try:
         data = _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise EventError(Reason.EVENT_INVALID, f"data: {exc}", field="data") from exc
     version = _version(data.version, at, at_us)
     _check_attributes(data.attributes)
@@ -310,3 +312,5 @@ def _check_attributes(attributes: Mapping[str, Attribute]) -> None:
             raise EventError(Reason.EVENT_INVALID, f"illegal attribute name {name[:80]!r}", field="attributes")
         if isinstance(value, str) and len(value) > MAX_TEXT:
             raise EventError(Reason.EVENT_INVALID, f"attribute {name} is too long", field="attributes")
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise EventError(Reason.EVENT_INVALID, f"attribute {name} is too large a number", field="attributes")

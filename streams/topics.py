@@ -76,7 +76,9 @@ def specs(names: TopicNames, *, partitions: int, replication: int = 1) -> list[T
     ]
 
 
-def create(client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, replication: int = 1) -> list[str]:
+def create(
+    client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, replication: int = 1, timeout_s: float = 15.0
+) -> list[str]:
     """Create what is missing; returns the names that were created. Twice is harmless.
 
     Raises:
@@ -84,7 +86,7 @@ def create(client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, replicatio
         ConfigError: the broker refuses a topic (no permission, an illegal setting).
     """
     admin = AdminClient(dict(client))
-    there = _existing(admin)
+    there = _existing(admin, timeout_s)
     missing = [spec for spec in wanted if spec.name not in there]
     new = [
         NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=replication, config=dict(spec.config))
@@ -103,14 +105,14 @@ def create(client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, replicatio
     return created
 
 
-def check(client: Mapping[str, Any], wanted: Sequence[TopicSpec]) -> list[str]:
+def check(client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, timeout_s: float = 15.0) -> list[str]:
     """One line per topic or setting that is not as it must be, saying what to do; empty means all is well.
 
     Raises:
         DependencyError: the broker does not answer.
     """
     admin = AdminClient(dict(client))
-    there = _existing(admin)
+    there = _existing(admin, timeout_s)
     problems = [
         f"topic {spec.name} is missing: run `lookalike topics create`" for spec in wanted if spec.name not in there
     ]
@@ -143,9 +145,9 @@ def _satisfies(name: str, found: str | None, wanted: str) -> bool:
     return found == wanted
 
 
-def _existing(admin: AdminClient) -> dict[str, int]:
+def _existing(admin: AdminClient, timeout_s: float) -> dict[str, int]:
     try:
-        metadata = admin.list_topics(timeout=15)
+        metadata = admin.list_topics(timeout=timeout_s)
     except KafkaException as exc:
         raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
     return {name: len(topic.partitions) for name, topic in metadata.topics.items()}

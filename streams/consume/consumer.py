@@ -42,6 +42,7 @@ class LaneConsumer:
         self.lane = lane
         self._owned: dict[int, PartitionOffsets] = {}
         self._paused = False
+        self._closing = False
         self.lost_data = 0
         self._consumer = Consumer(
             {
@@ -103,6 +104,7 @@ class LaneConsumer:
 
     def close(self) -> None:
         """Commit the marks, then leave the group."""
+        self._closing = True
         self._commit_now(self._owned)
         self._consumer.close()
 
@@ -154,6 +156,9 @@ class LaneConsumer:
         """Start each new partition at its commit, or at an explicit beginning where there is none."""
         if not partitions:
             return
+        if self._closing:  # arrived while leaving: taken only to be given back, so nothing is asked about it
+            consumer.incremental_assign(partitions)
+            return
         starts = consumer.committed(partitions, timeout=30)
         for start in starts:
             if start.error is not None:
@@ -169,7 +174,8 @@ class LaneConsumer:
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight, commit it, let go."""
         going = {p.partition: self._owned[p.partition] for p in partitions if p.partition in self._owned}
-        deadline = time.monotonic() + REVOKE_DRAIN_S
+        drain_s = 0.0 if self._closing else REVOKE_DRAIN_S  # leaving, `close` has waited already
+        deadline = time.monotonic() + drain_s
         for owned in going.values():
             owned.wait_finished(max(0.0, deadline - time.monotonic()))
         self._commit_now(going)

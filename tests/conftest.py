@@ -1,0 +1,36 @@
+"""What integration tests stand on: one real Kafka a session, and names nobody else uses."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lookalike.local.kafka import LocalKafka
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A Kafka cluster that answers."""
+
+    bootstrap: str
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The cluster of LOOKALIKE_KAFKA_BOOTSTRAP, else one local node for the session; its failure is the tests'."""
+    given = os.environ.get("LOOKALIKE_KAFKA_BOOTSTRAP")
+    if given:
+        yield Broker(given)
+        return
+    with LocalKafka(tmp_path_factory.mktemp("kafka"), group_session_timeout_ms=6_000) as local:
+        yield Broker(local.bootstrap)
+
+
+@pytest.fixture
+def unique() -> str:
+    """A short name for this test alone."""
+    return f"t{uuid.uuid4().hex[:10]}"
