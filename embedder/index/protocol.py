@@ -52,6 +52,14 @@ class Page:
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a call's writes, one by one, and when they became visible to searches."""
+
+    written: tuple[Written, ...]
+    applied_at_us: int
+
+
 class Writer(Protocol):
     """The side the worker uses. Thread-safe.
 
@@ -63,8 +71,8 @@ class Writer(Protocol):
         """The points of these images, in order; None where nothing is stored. Blocks."""
         ...
 
-    def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[list[Written]]:
-        """Apply `writes` in order; the future gives one result per write once *all* are durable.
+    def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[Receipt]:
+        """Apply `writes` in order; the future gives their receipt once *all* are durable.
 
         The classic mistake is to wait for each future in turn: durability comes about once a second
         under load, so keep several calls under way and let the callback finish the events.

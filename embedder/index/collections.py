@@ -1,0 +1,131 @@
+"""Which collections there are: a folder each, and a file that says which one the alias means."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from embedder.index.points import Write, Written
+from embedder.index.protocol import CollectionSpec, Maintenance, Searcher
+from streams.errors import ConfigError, DependencyError
+
+SCHEMA_VERSION = 1
+"""Of what lies in a collection's folder; another one is refused instead of misread."""
+_NAME = re.compile(r"[a-z0-9_.-]{1,200}\Z")
+
+
+class Engine(Searcher, Maintenance, Protocol):
+    """An index inside the index process: one thread calls it, durability is asked for apart."""
+
+    def read(self, tenant_id: str, image_ids: Sequence[str]) -> list: ...  # type: ignore[type-arg]  # as Writer
+
+    def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
+        """Apply; visible to searches on return, durable after the next `flush`."""
+        ...
+
+    def maintain(self, *, idle_s: float) -> None:
+        """Keep it quick: called between requests; `idle_s` since the last one. May block for seconds."""
+        ...
+
+    def close(self) -> None:
+        """Flush and let go."""
+        ...
+
+
+class Collections:
+    """The collections of one data folder, each opened when it is first asked for."""
+
+    def __init__(self, folder: Path, open_engine: Callable[[CollectionSpec, Path], Engine], *, engine: str) -> None:
+        """`engine` is the name recorded with each collection: one made by another is refused."""
+        self._folder = folder
+        self._open_engine = open_engine
+        self._engine = engine
+        self._open: dict[str, Engine] = {}
+
+    def ensure(self, spec: CollectionSpec) -> None:
+        """Make the collection where it is not there; the first one becomes what the alias means.
+
+        Raises:
+            ConfigError: it is there with another size or schema, or made by another engine.
+        """
+        if _NAME.match(spec.name) is None:
+            raise ConfigError(f"{spec.name!r} is no name for a collection")
+        home = self._folder / "collections" / spec.name
+        wanted = {"schema": SCHEMA_VERSION, "engine": self._engine, **asdict(spec)}
+        try:
+            if (home / "spec.json").exists():
+                _compare(home, json.loads((home / "spec.json").read_text()), wanted)
+            else:
+                home.mkdir(parents=True, exist_ok=True)
+                _replace(home / "spec.json", json.dumps(wanted))
+            if not (self._folder / "alias").exists():
+                _replace(self._folder / "alias", spec.name)
+        except OSError as exc:
+            raise ConfigError(f"{home} cannot be written: {exc.strerror or exc}") from exc
+
+    def get(self, name: str) -> Engine:
+        """The collection of this name, "" for the alias.
+
+        Raises:
+            DependencyError: there is none yet: no worker has made it.
+        """
+        name = name or self._alias()
+        engine = self._open.get(name)
+        if engine is None:
+            home = self._folder / "collections" / name
+            if _NAME.match(name) is None or not (home / "spec.json").exists():
+                raise DependencyError("index", f"there is no collection {name!r}: start a worker, it makes one")
+            engine = self._open[name] = self._open_at(home)
+        return engine
+
+    def opened(self) -> Iterator[Engine]:
+        """Every collection that is open."""
+        yield from self._open.values()
+
+    def open_all(self) -> None:
+        """Open what is there: a damaged collection stops the process at its start, not at its first query."""
+        for home in sorted((self._folder / "collections").glob("*/spec.json")):
+            self.get(home.parent.name)
+
+    def close(self) -> None:
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()
+
+    def _open_at(self, home: Path) -> Engine:
+        found = json.loads((home / "spec.json").read_text())
+        spec = CollectionSpec(found["model_id"], found["preprocessing_id"], found["dim"])
+        _compare(home, found, {"schema": SCHEMA_VERSION, "engine": self._engine, **asdict(spec)})
+        return self._open_engine(spec, home)
+
+    def _alias(self) -> str:
+        try:
+            return (self._folder / "alias").read_text().strip()
+        except FileNotFoundError as exc:
+            raise DependencyError("index", "there is no collection yet: start a worker, it makes one") from exc
+
+
+def _compare(home: Path, found: object, wanted: dict[str, object]) -> None:
+    if not isinstance(found, dict):
+        raise ConfigError(f"{home / 'spec.json'} is damaged: move the folder away and index again")
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ConfigError(
+                f"the collection in {home} has {name} {found.get(name)!r}, {value!r} is wanted: "
+                "use another data folder, or move this collection away"
+            )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file so that a reader, or a crash, sees the old one or the new one."""
+    scratch = path.with_suffix(".new")
+    with scratch.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

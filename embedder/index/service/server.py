@@ -1,0 +1,210 @@
+"""The index process: it alone owns the collections, everybody else asks it over a unix socket.
+
+One thread does everything. The engine's calls hold Python's lock anyway, so a second thread would
+only add waiting; requests are served in the order they arrive, and maintenance fits between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from embedder.index.codec import encode
+from embedder.index.collections import Collections, Engine
+from embedder.index.protocol import CollectionSpec
+from embedder.index.service.operations import READS, ensure, write
+from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
+from streams.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SHARE = 25
+"""A flush that took t is followed by the next no sooner than 25 t later: at most 4 % of the time is
+spent in flushes, which block searches (docs/index.md)."""
+MAX_FLUSH_WAIT_S = 1.0
+MAINTAIN_EVERY_S = 0.5
+MAX_SOCKET_PATH_BYTES = 100
+"""Linux allows 107; room for the suffix of a temporary name."""
+
+
+class IndexServer:
+    """Serves `collections` until :meth:`stop`. All methods on one event loop's thread."""
+
+    def __init__(self, collections: Collections, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._collections = collections
+        self._clock = clock
+        self._waiting: list[tuple[asyncio.StreamWriter, bytes]] = []
+        self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._flushed_at = 0.0
+        self._flush_took_s = 0.0
+        self._last_request_at = clock()
+        self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+
+    async def serve(self, socket_path: Path, stop: asyncio.Event) -> None:
+        """Answer until `stop` is set; what was applied by then is flushed and acknowledged."""
+        server = await asyncio.start_unix_server(self._client, path=str(socket_path), limit=MAX_FRAME_BYTES + HEAD.size)
+        os.chmod(socket_path, 0o600)
+        log.info("index answers", socket=str(socket_path))
+        while not stop.is_set():
+            self._maintain()
+            try:
+                await asyncio.wait_for(stop.wait(), MAINTAIN_EVERY_S)
+            except TimeoutError:
+                continue
+        server.close()
+        self._flush()
+        clients = dict(self._clients)
+        for writer in clients:
+            await _drained(writer)
+            writer.close()
+        serving = [task for task in clients.values() if task is not None]
+        if serving:
+            await asyncio.wait(serving, timeout=1.0)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection. What it sends wrongly closes it, and nothing else."""
+        self._clients[writer] = asyncio.current_task()
+        try:
+            while True:
+                (length,) = HEAD.unpack(await reader.readexactly(HEAD.size))
+                if length > MAX_FRAME_BYTES:
+                    log.warning("client dropped", why=f"a frame of {length} bytes")
+                    return
+                request = decode_request(await reader.readexactly(length))
+                self._last_request_at = self._clock()
+                self._answer(request, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # it hung up
+        except msgspec.DecodeError as exc:
+            log.warning("client dropped", why=str(exc))
+        finally:
+            self._clients.pop(writer, None)
+            writer.close()
+
+    def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        try:
+            result = self._execute(request)
+        except Exception as exc:
+            if error_data(exc)[0] == "internal":
+                log.exception("request failed", operation=request.operation)
+            writer.write(frame(encode((request.id, error_data(exc), None))))
+            return
+        answer = frame(encode((request.id, None, msgspec.Raw(result))))
+        if request.operation in ("write", "flush"):
+            self._waiting.append((writer, answer))
+            self._flush_soon()
+        else:
+            writer.write(answer)
+
+    def _execute(self, request: Request) -> bytes:
+        if request.operation == "ping":
+            return encode(os.getpid())
+        if request.operation == "ensure":
+            ensure(self._collections, request.arguments)
+            return encode(None)
+        engine = self._collections.get(request.collection)
+        if request.operation == "write":
+            return write(engine, request.arguments)
+        if request.operation == "flush":
+            return encode(None)
+        operation = READS.get(request.operation)
+        if operation is None:
+            raise ValueError(f"unknown operation {request.operation[:40]!r}")
+        return operation(engine, request.arguments)
+
+    # ---- durability: at once when idle, else about once a second ------------------------------------
+
+    def _flush_soon(self) -> None:
+        if self._flush_at is not None:
+            return
+        loop = asyncio.get_running_loop()
+        pause_s = min(MAX_FLUSH_WAIT_S, self._flush_took_s * FLUSH_SHARE)
+        wait_s = self._flushed_at + pause_s - self._clock()
+        if wait_s <= 0:
+            self._flush_at = loop.call_soon(self._flush)  # after what has arrived by now
+        else:
+            self._flush_at = loop.call_later(wait_s, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_at = None
+        started = self._clock()
+        for engine in self._collections.opened():
+            engine.flush()
+        self._flushed_at = self._clock()
+        self._flush_took_s = self._flushed_at - started
+        acknowledged, self._waiting = self._waiting, []
+        for writer, answer in acknowledged:
+            if not writer.is_closing():
+                writer.write(answer)
+
+    def _maintain(self) -> None:
+        idle_s = self._clock() - self._last_request_at
+        for engine in self._collections.opened():
+            engine.maintain(idle_s=idle_s)
+
+
+async def _drained(writer: asyncio.StreamWriter) -> None:
+    """Let the last answers out; a client that is gone does not matter any more."""
+    try:
+        await asyncio.wait_for(writer.drain(), 1.0)
+    except (TimeoutError, ConnectionError):
+        log.warning("client went away before its last answer")
+
+
+def serve_forever(*, data: Path, engine: str, socket: Path) -> int:
+    """``lookalike index serve``: until SIGTERM or Ctrl-C; returns the exit code. Runs in the main thread.
+
+    Raises:
+        ConfigError: another index process has this folder, or the folder or the socket cannot be made.
+    """
+    if len(os.fsencode(socket)) > MAX_SOCKET_PATH_BYTES:
+        raise ConfigError(f"the socket's path is too long for Linux (over {MAX_SOCKET_PATH_BYTES} bytes): {socket}")
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        socket.parent.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("w")
+    except OSError as exc:
+        raise ConfigError(f"{data} cannot be written: {exc.strerror or exc}") from exc
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise ConfigError(f"another index process has {data}: stop it, or choose another folder") from exc
+        socket.unlink(missing_ok=True)  # of a process that was killed: the lock says that it is gone
+        asyncio.run(_serve(data, engine, socket))
+        socket.unlink(missing_ok=True)
+    return 0
+
+
+async def _serve(data: Path, engine: str, socket: Path) -> None:
+    collections = Collections(data, _opener(engine), engine=engine)
+    try:
+        collections.open_all()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await IndexServer(collections).serve(socket, stop)
+    finally:
+        collections.close()
+
+
+def _opener(engine: str) -> Callable[[CollectionSpec, Path], Engine]:
+    if engine == "exact":
+        from embedder.index.exact import ExactIndex  # noqa: PLC0415 - only the engine that is used is loaded
+
+        return lambda spec, home: ExactIndex(spec, journal=home / "journal")
+    if engine == "edge":
+        from embedder.index.edge.shard import EdgeIndex  # noqa: PLC0415 - as above
+
+        return EdgeIndex
+    raise ConfigError(f"index engine {engine!r} is not known: use edge or exact")
