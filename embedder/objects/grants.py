@@ -1,0 +1,49 @@
+"""What a tenant may read: only what lies under its own prefixes of the configured buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streams.errors import ConfigError, EventError, Reason
+from streams.event import Location
+
+PLACEHOLDER = "{tenant_id}"
+
+
+class Grants:
+    """The rule, checked by whoever announces a location and again by the worker."""
+
+    def __init__(self, buckets: Sequence[str], templates: Sequence[str] = (PLACEHOLDER + "/",)) -> None:
+        """`templates` are key prefixes in which ``{tenant_id}`` stands for the tenant.
+
+        Raises:
+            ConfigError: a template that does not hold tenants apart: the id must be a whole path segment.
+        """
+        for template in templates:
+            segments = template.split("/")
+            if segments[-1] != "" or PLACEHOLDER not in segments:
+                raise ConfigError(f"tenant prefix {template!r} must hold {PLACEHOLDER} as a folder and end with /")
+        self._buckets = frozenset(buckets)
+        self._templates = tuple(templates)
+
+    def check(self, tenant_id: str, location: Location) -> None:
+        """Refuse a location that is not the tenant's.
+
+        Raises:
+            EventError: `location_forbidden`; the message never says whether something is there.
+        """
+        if location.bucket not in self._buckets:
+            raise EventError(Reason.LOCATION_FORBIDDEN, "this bucket is not configured", field="location.bucket")
+        if not is_plain_key(location.key):
+            raise EventError(Reason.LOCATION_FORBIDDEN, "this is no plain object key", field="location.key")
+        if not any(location.key.startswith(t.replace(PLACEHOLDER, tenant_id)) for t in self._templates):
+            raise EventError(
+                Reason.LOCATION_FORBIDDEN, "this key lies outside of the tenant's prefix", field="location.key"
+            )
+
+
+def is_plain_key(key: str) -> bool:
+    """Whether every store reads `key` as the same path: no empty, `.` or `..` segment, no backslash, no control."""
+    if "\\" in key or any(ord(char) < 32 or ord(char) == 127 for char in key):
+        return False
+    return all(segment not in ("", ".", "..") for segment in key.split("/"))

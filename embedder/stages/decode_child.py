@@ -1,0 +1,241 @@
+"""Decoding, in a process that may be killed: run as ``python -I -S decode_child.py FD FD SITE…``.
+
+It knows Pillow and nothing of the rest, so it starts in 0.1 s and holds little memory. Pictures and
+pixels travel through one shared memory file (the first descriptor), requests and answers through a
+socket (the second). It ends when the socket closes. :func:`decode_picture` is the whole of the
+preprocessing `full-v1`: what it does to a picture is part of every vector's meaning.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+"""What is opened at all. Pillow would open 43 formats, one of them by running Ghostscript."""
+HEIF = "HEIF"
+REQUEST = struct.Struct("<QIIQIIQ")
+"""Bytes of the picture; input side; 1 for bicubic; most pixels; least side; spare; size of the memory file."""
+MEMORY_BYTES = 512 * 1024 * 1024
+"""Address space on top of what Python and Pillow need: a bomb ends in MemoryError within 0.3 s."""
+MAX_ANSWER_BYTES = 4096
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+DAMAGED = (OSError, ValueError, SyntaxError, struct.error, EOFError, ArithmeticError, LookupError, TypeError)
+"""What Pillow's plugins let through for damaged files; anything else is a bug of ours or theirs."""
+
+
+class RefusedError(Exception):
+    """This picture can never be decoded; `reason` is one of the typed reasons."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def decode_picture(
+    data: bytes, *, input_px: int, bicubic: bool, max_pixels: int = 50_000_000, min_side_px: int = 8
+) -> tuple[Picture, int, int, str]:
+    """The picture as the network wants it (RGB, `input_px` square), with its upright size and its format.
+
+    In order: upright by its EXIF orientation; the first frame; colours to RGB, transparency onto white;
+    one resize of the whole picture, whose aspect is not kept.
+
+    Raises:
+        RefusedError: it cannot be had; `reason` tells why.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise RefusedError("image_empty", "the object has no bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own, softer limit; ours follows
+            image = Image.open(io.BytesIO(data), formats=_formats())
+        kind = image.format or "?"
+        _check_size(image.size, max_pixels, min_side_px)
+        image.load()
+        upright = _upright(image)
+        rgb = _rgb(upright)
+    except RefusedError:
+        raise
+    except UnidentifiedImageError as exc:
+        raise RefusedError(*_unidentified(data)) from exc
+    except (Image.DecompressionBombError, MemoryError) as exc:
+        raise RefusedError("image_too_large", f"it does not fit into memory: {exc}"[:300]) from exc
+    except DAMAGED as exc:
+        raise RefusedError("image_unreadable", f"{type(exc).__name__}: {exc}"[:300]) from exc
+    width_px, height_px = rgb.size
+    filter_ = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    return rgb.resize((input_px, input_px), filter_), width_px, height_px, kind
+
+
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    try:
+        import pillow_heif
+    except ImportError:  # an extra
+        return FORMATS
+    if HEIF not in Image.OPEN:
+        pillow_heif.register_heif_opener()
+    return (*FORMATS, HEIF)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int, min_side_px: int) -> None:
+    width_px, height_px = size
+    if width_px * height_px > max_pixels:
+        raise RefusedError("image_too_large", f"{width_px} x {height_px} pixels, {max_pixels} are allowed")
+    if min(size) < min_side_px:
+        raise RefusedError("image_too_small", f"{width_px} x {height_px} pixels, each side needs {min_side_px}")
+
+
+def _unidentified(data: bytes) -> tuple[str, str]:
+    """A known format whose header is broken is unreadable; anything else is no picture for us."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+    if data.startswith(starts) or data[8:12] in (b"WEBP", b"avif", b"avis"):
+        return "image_unreadable", "the header of the picture is damaged"
+    return "image_unsupported", "not a picture in a format that is read here"
+
+
+def _upright(image: Picture) -> Picture:
+    """Turned as its EXIF orientation says; a malformed EXIF turns nothing."""
+    from PIL import Image
+
+    turns = {
+        2: (Image.Transpose.FLIP_LEFT_RIGHT,),
+        3: (Image.Transpose.ROTATE_180,),
+        4: (Image.Transpose.FLIP_TOP_BOTTOM,),
+        5: (Image.Transpose.TRANSPOSE,),
+        6: (Image.Transpose.ROTATE_270,),
+        7: (Image.Transpose.TRANSVERSE,),
+        8: (Image.Transpose.ROTATE_90,),
+    }
+    try:
+        orientation = image.getexif().get(0x0112)
+    except DAMAGED:  # whatever is wrong with the EXIF, the picture is there
+        return image
+    for turn in turns.get(orientation, ()) if isinstance(orientation, int) else ():
+        image = image.transpose(turn)
+    return image
+
+
+def _rgb(image: Picture) -> Picture:
+    """One rule a mode: nothing is clipped, hidden colours stay hidden."""
+    from PIL import Image
+
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
+        return _from_deep_grey(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_deep_grey(image: Picture) -> Picture:
+    """Grey values deeper than 8 bits, scaled: Pillow's own conversion clips everything above 255.
+
+    16-bit values (also in a 32-bit mode) are divided by 257; floats from 0 to 1, and anything else, are
+    stretched from their least to their greatest.
+    """
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if image.mode != "F" and low >= 0 and high <= 65535:
+        scaled = values / 257.0
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        scaled = values * 255.0
+    elif image.mode == "F" and low >= 0 and high <= 255:
+        scaled = values
+    else:
+        scaled = (values - low) * (255.0 / (high - low)) if high > low else values * 0.0
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+# ---- the process ---------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    memory_fd, socket_fd, parent = int(arguments[0]), int(arguments[1]), int(arguments[2])
+    _end_with(parent)
+    sys.path[:0] = arguments[3:]
+    _load_plugins()
+    _limit_memory()
+    conversation = socket.socket(fileno=socket_fd)
+    conversation.send(b"{}")  # ready
+    memory: mmap.mmap | None = None
+    while request := conversation.recv(REQUEST.size):
+        length, input_px, bicubic, max_pixels, min_side_px, _spare, size = REQUEST.unpack(request)
+        if memory is None or len(memory) < size:
+            memory = mmap.mmap(memory_fd, size)
+        conversation.send(_answer(memory, length, input_px, bool(bicubic), max_pixels, min_side_px))
+    return 0
+
+
+def _answer(memory: Any, length: int, input_px: int, bicubic: bool, max_pixels: int, min_side_px: int) -> bytes:
+    start = output_bytes(input_px)
+    try:
+        picture, width_px, height_px, kind = decode_picture(
+            memory[start : start + length],
+            input_px=input_px,
+            bicubic=bicubic,
+            max_pixels=max_pixels,
+            min_side_px=min_side_px,
+        )
+        memory[:start] = picture.tobytes()
+    except RefusedError as exc:
+        return json.dumps({"reason": exc.reason, "message": exc.message}).encode()[:MAX_ANSWER_BYTES]
+    except MemoryError:
+        return json.dumps({"reason": "image_too_large", "message": "it does not fit into memory"}).encode()
+    return json.dumps({"width_px": width_px, "height_px": height_px, "format": kind}).encode()
+
+
+def output_bytes(input_px: int) -> int:
+    """Bytes of the pixels, which lie at the beginning of the memory file; the picture lies behind them."""
+    return input_px * input_px * 3
+
+
+def _load_plugins() -> None:
+    """Open each format once while there is memory: a plugin imported under the limit could fail half-way."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
+    Image.init()
+    _formats()
+
+
+def _limit_memory() -> None:
+    with open("/proc/self/statm") as statm:
+        own = int(statm.read().split()[0]) * mmap.PAGESIZE
+    resource.setrlimit(resource.RLIMIT_AS, (own + MEMORY_BYTES, own + MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is reported by its parent
+
+
+def _end_with(parent: int) -> None:
+    """Never outlive the worker; Ctrl-C in a terminal is the worker's business."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
