@@ -1,0 +1,68 @@
+"""From what went wrong to what happens next: one table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from streams.errors import DependencyError, EventError, Reason, RetryableError
+
+
+class Verdict(StrEnum):
+    """What happens to an event after an exception (done is the absence of one)."""
+
+    RETRY = "retry"
+    DEAD = "dead"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long one picture is tried in place. The last try starts no later than `window_s` after the first."""
+
+    window_s: float = 5.0
+    first_delay_s: float = 0.1
+    max_delay_s: float = 2.0
+    decoder_tries: int = 2
+    """A decoder that hangs or crashes costs its time limit each time: once more, then never again."""
+    unexpected_tries: int = 3
+    jitter: Callable[[], float] = random.random
+
+    def delay_s(self, tries: int) -> float:
+        """The wait after try number `tries`: doubling, ± 50 % so that neighbours do not return together."""
+        delay = min(self.max_delay_s, self.first_delay_s * 2.0 ** (tries - 1))
+        return delay * (0.5 + self.jitter())
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict; `reason` is the dead letter's, `cause` what `attempts_exhausted` stands for."""
+
+    verdict: Verdict
+    reason: Reason | None = None
+    cause: Reason | None = None
+
+
+_DECODER = frozenset({Reason.DECODER_TIMEOUT, Reason.DECODER_CRASHED})
+
+
+def judge(error: Exception, *, tries: int, waited_s: float, policy: RetryPolicy) -> Judgement:
+    """What follows when try number `tries` (from 1), `waited_s` after the first, ended with `error`."""
+    match error:
+        case DependencyError():
+            return Judgement(Verdict.PAUSE)
+        case EventError(reason=reason):
+            return Judgement(Verdict.DEAD, reason)
+        case RetryableError(reason=reason) if reason in _DECODER:
+            return _again(tries < policy.decoder_tries, reason)
+        case RetryableError(reason=reason):
+            in_time = waited_s + policy.delay_s(tries) < policy.window_s
+            return _again(in_time, Reason.ATTEMPTS_EXHAUSTED, cause=reason)
+        case _:
+            return _again(tries < policy.unexpected_tries, Reason.INTERNAL_ERROR)
+
+
+def _again(go_on: bool, reason: Reason, *, cause: Reason | None = None) -> Judgement:
+    return Judgement(Verdict.RETRY, cause or reason) if go_on else Judgement(Verdict.DEAD, reason, cause)

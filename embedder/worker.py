@@ -1,0 +1,210 @@
+"""The worker, read top to bottom: poll → lookup → fetch and decode → embed → write → outcome → offset.
+
+Every stage is one function of one event with a queue before it; the queues are bounded together, by
+the window of :class:`~embedder.stages.intake.Window`. The poll thread does nothing but poll, so no
+stage can make the group believe that this worker is dead. The network runs in the calling thread,
+which should be the process's main thread (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from embedder.index.protocol import CollectionSpec, Writer
+from embedder.metrics import WorkerMetrics
+from embedder.models.protocol import Engine
+from embedder.objects.grants import Grants
+from embedder.objects.protocol import ObjectStore
+from embedder.stages.embed import Embed
+from embedder.stages.fetch import Decoder, Fetch
+from embedder.stages.intake import Intake, Window, paused_gauge
+from embedder.stages.lookup import Lookup
+from embedder.stages.outages import Outages, StoppedError
+from embedder.stages.report import Report
+from embedder.stages.work import WorkQueue
+from embedder.stages.write import IndexWrite
+from embedder.verdict import RetryPolicy
+from streams.consume.source import Source
+from streams.producer import Producer
+from streams.report.dead_letters import DeadLetters
+from streams.report.outcomes import Outcomes
+from streams.topics import TopicNames
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works. Times in seconds, sizes in bytes."""
+
+    worker_id: str
+    fetch_threads: int = 2
+    """One per decode child: more threads would only wait for one."""
+    max_batch: int = 4
+    max_in_flight: int = 1024
+    max_image_bytes: int = 64 * 1024 * 1024
+    drain_s: float = 12.0
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class Worker:
+    """One worker process's pipeline. :meth:`run` once."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        producer: Producer,
+        index: Writer,
+        objects: ObjectStore,
+        grants: Grants,
+        decoder: Decoder,
+        engine: Engine,
+        spec: CollectionSpec,
+        names: TopicNames,
+        metrics: WorkerMetrics,
+        options: WorkerOptions,
+        stop: threading.Event,
+    ) -> None:
+        """`stop` asks the worker to drain and end; the worker sets it itself when a stage breaks."""
+        self._source = source
+        self._producer = producer
+        self._options = options
+        self._stop = stop
+        self._stopping = threading.Event()
+        self._left = 0
+        self._crashed: BaseException | None = None
+        self._window = Window(max_events=options.max_in_flight)
+        self._outages = Outages(stopping=self._stopping, gauge=paused_gauge(metrics))
+        self._lookup, self._fetch, self._embed, self._write = (WorkQueue(self._window.release) for _ in range(4))
+        self._report = Report(
+            outcomes=Outcomes(producer, names.outcomes),
+            dead_letters=DeadLetters(producer, names.dead),
+            metrics=metrics,
+            policy=options.policy,
+            collection=spec.name,
+            engine=engine.name,
+            worker=options.worker_id,
+            lookup=self._lookup,
+            write=self._write,
+            queue_of=self._queue_before,
+            done=self._window.release,
+            crash=self._crash,
+        )
+        self._stages(index, objects, grants, decoder, engine, metrics)
+        metrics.build_info.labels(spec.model_id, engine.name, spec.name).set(1)
+
+    def _stages(
+        self,
+        index: Writer,
+        objects: ObjectStore,
+        grants: Grants,
+        decoder: Decoder,
+        engine: Engine,
+        metrics: WorkerMetrics,
+    ) -> None:
+        report, options = self._report, self._options
+        self._intake = Intake(
+            source=self._source,
+            grants=grants,
+            window=self._window,
+            outages=self._outages,
+            lookup=self._lookup,
+            metrics=metrics,
+            fail=report.fail,
+        )
+        self._lookup_stage = Lookup(
+            queue=self._lookup,
+            index=index,
+            outages=self._outages,
+            fetch=self._fetch,
+            write=self._write,
+            report=report.outcome,
+            give_up=report.give_up,
+        )
+        self._fetch_stage = Fetch(
+            queue=self._fetch,
+            objects=objects,
+            decoder=decoder,
+            outages=self._outages,
+            embed=self._embed,
+            max_bytes=options.max_image_bytes,
+            report=report.outcome,
+            fail=report.fail,
+        )
+        self._embed_stage = Embed(
+            queue=self._embed,
+            engine=engine,
+            write=self._write,
+            max_batch=options.max_batch,
+            decoding=lambda: self._fetch_stage.decoding,
+            fail=report.fail,
+            on_batch=metrics.batch_size.observe,
+        )
+        self._write_stage = IndexWrite(
+            queue=self._write,
+            index=index,
+            outages=self._outages,
+            lookup=self._lookup,
+            report=report.outcome,
+            fail=report.fail,
+        )
+
+    def run(self) -> int:
+        """Work until asked to stop, then drain. Returns how many events stayed unfinished (they come again).
+
+        Raises:
+            BaseException: what ended the worker, after the other stages were stopped.
+        """
+        stages = [
+            self._thread("lookup", self._lookup_stage.run),
+            self._thread("write", self._write_stage.run),
+            *(self._thread(f"fetch-{n}", self._fetch_stage.run) for n in range(self._options.fetch_threads)),
+        ]
+        poll = self._thread("poll", self._poll)
+        self._guarded(self._embed_stage.run)  # in this thread: see the module's docstring
+        poll.join()
+        for stage in stages:
+            stage.join()
+        self._producer.flush(5.0)
+        if self._crashed is not None:
+            raise self._crashed
+        return self._left
+
+    def _poll(self) -> None:
+        """Poll until asked to stop, drain, commit, leave the group; then let the stages end."""
+        try:
+            self._intake.run(self._stop)
+            self._left = self._source.close(0.0 if self._crashed or self._outages.any else self._options.drain_s)
+        finally:
+            self._stopping.set()
+            for queue in (self._lookup, self._fetch, self._embed, self._write):
+                queue.close()
+
+    def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._guarded, args=(target,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        """A stage that ends unexpectedly ends the worker: half a pipeline would only look alive."""
+        try:
+            target()
+        except StoppedError:
+            log.info("stopped while a dependency was down", causes=self._outages.causes())
+        except BaseException as exc:  # noqa: BLE001 - the process's loop ends here: `run` raises it
+            self._crash(exc)
+
+    def _crash(self, error: BaseException) -> None:
+        if self._crashed is None:
+            self._crashed = error
+            log.critical("worker ends", error=f"{type(error).__name__}: {error}")
+        self._stop.set()
+
+    def _queue_before(self, stage: str) -> WorkQueue:
+        """Where a try that failed in `stage` starts again; its bytes are gone after the decoder."""
+        return {"fetch": self._fetch, "decode": self._fetch, "embed": self._embed, "write": self._write}[stage]

@@ -1,0 +1,61 @@
+"""How much a worker takes on: about a second of its own work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embedder.stages.intake import MIN_WINDOW, Window
+
+
+@dataclass
+class ManualClock:
+    """Time that moves when told to."""
+
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _finish(window: Window, n: int) -> None:
+    window.take(n)
+    for _ in range(n):
+        window.release()
+
+
+def test_starts_small_and_is_full_when_taken() -> None:
+    """An idle worker takes the smallest window and no more than that."""
+    window = Window(max_events=1024, clock=ManualClock())
+    assert window.free() == MIN_WINDOW
+    window.take(MIN_WINDOW)
+    assert window.free() == 0
+
+
+def test_follows_the_rate() -> None:
+    """After a second at 100 events/s the window is a second of them and a quarter more."""
+    clock = ManualClock()
+    window = Window(max_events=1024, clock=clock)
+    _finish(window, 100)
+    clock.now_s = 1.0
+    assert window.free() == 125
+
+
+def test_shrinks_when_work_gets_slow() -> None:
+    """A slow second takes the window back, but never below what keeps all stages busy."""
+    clock = ManualClock()
+    window = Window(max_events=1024, clock=clock)
+    _finish(window, 400)
+    clock.now_s = 1.0
+    assert window.free() == 500
+    _finish(window, 2)
+    clock.now_s = 2.0
+    assert window.free() == MIN_WINDOW
+
+
+def test_grows_within_a_second_when_work_is_quick() -> None:
+    """A fast start does not wait for the second to end: the window doubles as soon as it was used up."""
+    window = Window(max_events=50, clock=ManualClock())
+    _finish(window, MIN_WINDOW)
+    assert window.free() == 2 * MIN_WINDOW
+    _finish(window, 2 * MIN_WINDOW)
+    assert window.free() == 50
