@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from embedder.index.exact import ExactIndex
-from embedder.objects.grants import Grants
 from prometheus_client import CollectorRegistry
 
+from embedder.index.exact import ExactIndex
 from embedder.index.protocol import CollectionSpec, Writer
 from embedder.metrics import WorkerMetrics
 from embedder.models.hash_engine import HashEngine
 from embedder.models.protocol import Engine
+from embedder.objects.grants import Grants
 from embedder.objects.memory import MemoryObjects
 from embedder.stages.fetch import Decoder
 from embedder.stages.hash_decoder import HashDecoder

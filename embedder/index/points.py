@@ -147,7 +147,7 @@ class PutVector:
     version: int
     vector: Vector
     location: Location
-    etag: str | None
+    etag: str
     sha256: str
     indexed_at_us: int
     created_at_us: int | None = None

@@ -74,6 +74,7 @@ class Embed:
             return
         event = work.known_event
         assert event.location is not None
+        assert work.etag is not None
         work.pixels = None
         work.write = PutVector(
             image_id=event.image_id,

@@ -215,7 +215,7 @@ def test_offset_that_is_gone_is_an_alarm_and_no_silent_jump(
         if delivery.offset == 0:
             delivery.finish()
     first.close(0)
-    admin = AdminClient(client)
+    admin = AdminClient(dict(client))
     ends = admin.delete_records([TopicPartition(names.lane(Lane.LIVE), partition, 5) for partition in range(4)])
     for future in ends.values():
         future.result(timeout=20)

@@ -8,7 +8,7 @@ import pytest
 
 from lookalike.following import OutcomeFollower
 from streams.errors import ConfigError, DependencyError
-from streams.lag import group_lag
+from streams.group import group_lag
 from streams.producer import KafkaProducer
 from streams.reach import Broker
 from streams.report.outcomes import Outcome, OutcomeState, encode

@@ -114,7 +114,12 @@ def test_wait_ends_when_the_last_record_finishes() -> None:
     """A drain ends with the last finish, from another thread, and not before."""
     tracker = _offsets(2)
     assert not tracker.wait_finished(0.0)
-    thread = threading.Thread(target=lambda: [tracker.finish(offset) for offset in (1, 0)])
+
+    def finish() -> None:
+        for offset in (1, 0):
+            tracker.finish(offset)
+
+    thread = threading.Thread(target=finish)
     thread.start()
     assert tracker.wait_finished(30.0)
     thread.join()

@@ -1,0 +1,70 @@
+"""What operators and machines ask: alive, ready, metrics, the document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.requests import Request
+from starlette.responses import Response
+
+from query_api.answers import JsonResponse
+from query_api.openapi import answers, ref
+from query_api.operation import Operation
+from query_api.ready import Readiness
+
+
+class System:
+    """The routes outside of `/v1` that no person looks at."""
+
+    def __init__(
+        self, *, readiness: Readiness, registry: CollectorRegistry, document: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._readiness = readiness
+        self._registry = registry
+        self._document = document
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation("GET", "/healthz", "health", self.health, HEALTH),
+            Operation("GET", "/readyz", "ready", self.ready, READY),
+            Operation("GET", "/metrics", "metrics", self.metrics, METRICS),
+            Operation("GET", "/openapi.json", "openapi", self.openapi, OPENAPI),
+        ]
+
+    async def health(self, request: Request) -> Response:  # noqa: ARG002 - the signature is Starlette's
+        return JsonResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:  # noqa: ARG002
+        is_ready, dependencies = await self._readiness.ask()
+        body = {"status": "ready" if is_ready else "not_ready", "dependencies": dependencies}
+        return JsonResponse(body, status_code=200 if is_ready else 503)
+
+    async def metrics(self, request: Request) -> Response:  # noqa: ARG002
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def openapi(self, request: Request) -> Response:  # noqa: ARG002
+        return JsonResponse(self._document())
+
+
+HEALTH = {"summary": "Whether this process answers", "responses": answers("it does", "Health")}
+READY = {
+    "summary": "Whether every dependency answers",
+    "responses": {
+        **answers("all required ones do", "Readiness"),
+        "503": {
+            "description": "a required one does not",
+            "content": {"application/json": {"schema": ref("schemas", "Readiness")}},
+        },
+    },
+}
+METRICS = {
+    "summary": "Metrics in Prometheus' text format",
+    "responses": {"200": {"description": "all metrics of this process", "content": {"text/plain": {}}}},
+}
+OPENAPI = {
+    "summary": "This document",
+    "responses": {"200": {"description": "OpenAPI 3.1", "content": {"application/json": {}}}},
+}

@@ -1,0 +1,26 @@
+"""Settings of the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from streams.settings import PREFIX, Section
+
+
+class ApiSettings(Section):
+    """Where the API listens and what a request may cost."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX + "API_")
+
+    host: Annotated[str, Field(description="only loopback addresses, until access keys exist")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535, description="0 for a free one")] = 8080
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30, description="a larger body is answered 413")] = (
+        64 * 1024 * 1024
+    )
+    max_uploads: Annotated[
+        int, Field(ge=1, le=1024, description="query pictures in hand at once; more are answered 429")
+    ] = 8
+    deadline_s: Annotated[float, Field(gt=0, le=300, description="a request that takes longer is answered 504")] = 10.0

@@ -1,0 +1,62 @@
+"""What the broker knows of a consumer group: works whether or not a worker runs, and disturbs none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from streams.errors import DependencyError
+from streams.tail import extent
+
+
+def group_lag(client: Mapping[str, Any], group_id: str, topic: str) -> int:
+    """Records of `topic` that the group has not finished; what it never committed counts from the beginning.
+
+    Raises:
+        DependencyError: the broker does not answer.
+        ConfigError: there is no such topic.
+    """
+    there = extent(client, topic)
+    committed = _committed(client, group_id, topic)
+    starts = {number: max(first, committed.get(number, first)) for number, first in there.first_offset.items()}
+    return sum(max(0, there.next_offset[number] - start) for number, start in starts.items())
+
+
+def _committed(client: Mapping[str, Any], group_id: str, topic: str) -> dict[int, int]:
+    admin = AdminClient(dict(client))
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group_id)], request_timeout=15)
+    try:
+        found = asked[group_id].result().topic_partitions
+    except KafkaException as exc:
+        if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return {}
+        raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
+    return {part.partition: part.offset for part in found if part.topic == topic and part.offset >= 0}
+
+
+class GroupWatch:
+    """Who owns what, asked often: one client that stays connected."""
+
+    def __init__(self, client: Mapping[str, Any], group_id: str, *, timeout_s: float = 1.0) -> None:
+        self._admin = AdminClient(dict(client))
+        self._group_id = group_id
+        self._timeout_s = timeout_s
+
+    def owned_partitions(self, topics: Collection[str]) -> int:
+        """How many partitions of `topics` a member owns now. Dead members count until their session ends.
+
+        Raises:
+            DependencyError: the broker does not answer in time.
+        """
+        asked = self._admin.describe_consumer_groups([self._group_id], request_timeout=self._timeout_s)
+        try:
+            group = asked[self._group_id].result()
+        except KafkaException as exc:
+            if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0
+            raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
+        owned = (part for member in group.members for part in member.assignment.topic_partitions)
+        return sum(part.topic in topics for part in owned)
