@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ collection: change the id with them."""
 START_TIMEOUT_S = 30.0
 _CHILD = Path(__file__).with_name("decode_child.py")
 _GROW_BYTES = 8 * 1024 * 1024
+_ENVIRONMENT = {"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
+"""numpy's threads would take address space for each core, out of the little that a child has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,17 @@ class DecodePool:
         self._closed = False
         self._lock = threading.Lock()
         self._children: set[_Child] = set()
-        for child in [self._start() for _ in range(n_children)]:
-            child.wait_ready()
-            self._idle.put(child)
+        # Linux ends a child with the thread that started it: this one lives as long as the pool
+        self._starter = ThreadPoolExecutor(1, "decoder-start")
+        try:
+            for child in [self._start() for _ in range(n_children)]:
+                child.wait_ready()
+                self._idle.put(child)
+        except ChildGoneError as exc:
+            raise ConfigError(f"the decoder process does not start: {exc.message}") from exc
+        finally:
+            if self._idle.qsize() < n_children:
+                self.close()
 
     def decode(self, data: bytes) -> DecodedPicture:
         """Pixels of a picture.
@@ -113,10 +124,21 @@ class DecodePool:
             children, self._children = self._children, set()
         for child in children:
             child.end()
+        self._starter.shutdown()
 
     def _start(self) -> _Child:
-        child = _Child(self._script)
-        with self._lock:
+        """A child that is ended by :meth:`close`, whenever that comes.
+
+        Raises:
+            ChildGoneError: the pool is closed, or the system gives no process.
+        """
+        with self._lock:  # held over the start: no child appears after the pool has been closed
+            if self._closed:
+                raise ChildGoneError(Reason.DECODER_CRASHED, "the decoders were closed")
+            try:
+                child = self._starter.submit(_Child, self._script).result()
+            except OSError as exc:
+                raise ChildGoneError(Reason.DECODER_CRASHED, f"no process can be started: {exc.strerror}") from exc
             self._children.add(child)
         return child
 
@@ -124,9 +146,11 @@ class DecodePool:
         """A new child at once: the next picture finds it started."""
         with self._lock:
             self._children.discard(gone)
-            closed = self._closed
         gone.end()
-        return gone if closed else self._start()
+        try:
+            return self._start()
+        except ChildGoneError:
+            return gone  # whoever takes it finds it gone, and tries to replace it again
 
 
 class _Child:
@@ -138,28 +162,29 @@ class _Child:
         self._memory: mmap.mmap | None = None
         self._ready = False
         with theirs:
-            os.set_inheritable(self._memory_fd, True)
             descriptors = (self._memory_fd, theirs.fileno())
             arguments = [str(descriptors[0]), str(descriptors[1]), str(os.getpid()), *_library_folders()]
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(script), *arguments],
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-W", "ignore", str(script), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    env=_ENVIRONMENT,
+                )
+            except OSError:
+                os.close(self._memory_fd)
+                self._socket.close()
+                raise
 
     def wait_ready(self) -> None:
         """Until it has loaded Pillow.
 
         Raises:
-            ConfigError: it did not start.
+            ChildGoneError: it did not start.
         """
-        try:
+        if not self._ready:
             self._receive(START_TIMEOUT_S)
-        except ChildGoneError as exc:
-            self.end()
-            raise ConfigError(f"the decoder process does not start: {exc.message}") from exc
-        self._ready = True
+            self._ready = True
 
     def ask(self, data: bytes, rules: DecodeRules) -> tuple[dict[str, Any], Pixels | None]:
         """The child's answer, and the pixels where it decoded the picture.
@@ -167,9 +192,7 @@ class _Child:
         Raises:
             ChildGoneError: it hangs or died.
         """
-        if not self._ready:  # a replacement that was started while nobody waited for it
-            self._receive(START_TIMEOUT_S)
-            self._ready = True
+        self.wait_ready()  # a replacement was started while nobody waited for it
         start = output_bytes(rules.input_px)
         memory = self._room(start + len(data))
         memory[start : start + len(data)] = data
@@ -198,8 +221,11 @@ class _Child:
         """The shared memory, grown where the picture needs it."""
         if self._memory is None or len(self._memory) < n_bytes:
             size = -(-n_bytes // _GROW_BYTES) * _GROW_BYTES
-            os.ftruncate(self._memory_fd, size)
-            self._memory = mmap.mmap(self._memory_fd, size)
+            try:
+                os.ftruncate(self._memory_fd, size)
+                self._memory = mmap.mmap(self._memory_fd, size)
+            except OSError as exc:
+                raise ChildGoneError(Reason.DECODER_CRASHED, f"no memory to share: {exc.strerror}") from exc
         return self._memory
 
     def _receive(self, timeout_s: float) -> dict[str, Any]:

@@ -22,6 +22,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from PIL.Image import Image as Picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
@@ -66,12 +68,12 @@ def decode_picture(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, softer limit; ours follows
-            image = Image.open(io.BytesIO(data), formats=_formats())
-        kind = image.format or "?"
-        _check_size(image.size, max_pixels, min_side_px)
-        image.load()
-        upright = _upright(image)
-        rgb = _rgb(upright)
+            picture: Picture = Image.open(io.BytesIO(data), formats=_formats())
+        kind = picture.format or "?"
+        _check_size(picture.size, max_pixels, min_side_px)
+        picture.load()
+        picture = _upright(picture)  # one name for all: there is memory for two such pictures, not for three
+        picture = _rgb(picture)
     except RefusedError:
         raise
     except UnidentifiedImageError as exc:
@@ -80,9 +82,9 @@ def decode_picture(
         raise RefusedError("image_too_large", f"it does not fit into memory: {exc}"[:300]) from exc
     except DAMAGED as exc:
         raise RefusedError("image_unreadable", f"{type(exc).__name__}: {exc}"[:300]) from exc
-    width_px, height_px = rgb.size
+    width_px, height_px = picture.size
     filter_ = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    return rgb.resize((input_px, input_px), filter_), width_px, height_px, kind
+    return picture.resize((input_px, input_px), filter_), width_px, height_px, kind
 
 
 def _formats() -> tuple[str, ...]:
@@ -142,32 +144,61 @@ def _rgb(image: Picture) -> Picture:
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
         return _from_deep_grey(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
+        return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _strips(image: Picture) -> Iterator[tuple[int, Picture]]:
+    """The picture in pieces of its full width, each with its top: what is made of one needs little memory."""
+    width_px, height_px = image.size
+    for top in range(0, height_px, 64):
+        yield top, image.crop((0, top, width_px, min(top + 64, height_px)))
+
+
+def _on_white(image: Picture) -> Picture:
+    from PIL import Image
+
+    rgb = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        seen = strip.convert("RGBA")
+        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+        rgb.paste(Image.alpha_composite(white, seen).convert("RGB"), (0, top))
+    return rgb
 
 
 def _from_deep_grey(image: Picture) -> Picture:
     """Grey values deeper than 8 bits, scaled: Pillow's own conversion clips everything above 255.
 
-    16-bit values (also in a 32-bit mode) are divided by 257; floats from 0 to 1, and anything else, are
-    stretched from their least to their greatest.
+    16-bit values (also in a 32-bit mode) are divided by 257; floats from 0 to 1 are scaled, up to 255
+    taken as they are; anything else is stretched from its least to its greatest.
     """
     import numpy as np
     from PIL import Image
 
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        scaled = values / 257.0
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        scaled = values * 255.0
-    elif image.mode == "F" and low >= 0 and high <= 255:
-        scaled = values
-    else:
-        scaled = (values - low) * (255.0 / (high - low)) if high > low else values * 0.0
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    def values_of(strip: Picture) -> Any:
+        return np.nan_to_num(np.asarray(strip, dtype=np.float64), posinf=0.0, neginf=0.0)
+
+    ranges = [
+        (float(values.min()), float(values.max())) for _, strip in _strips(image) for values in (values_of(strip),)
+    ]
+    low, high = min(least for least, _ in ranges), max(most for _, most in ranges)
+    shift, factor = _scale(low, high, floats=image.mode == "F")
+    grey = Image.new("L", image.size)
+    for top, strip in _strips(image):
+        scaled = np.rint((values_of(strip) - shift) * factor)
+        grey.paste(Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8)), (0, top))
+    return grey
+
+
+def _scale(low: float, high: float, *, floats: bool) -> tuple[float, float]:
+    """What is taken off each value, and what it is then multiplied with."""
+    if not floats and low >= 0 and high <= 65535:
+        return 0.0, 1.0 / 257.0
+    if floats and low >= 0 and high <= 1:
+        return 0.0, 255.0
+    if floats and low >= 0 and high <= 255:
+        return 0.0, 1.0
+    return low, 255.0 / (high - low) if high > low else 0.0
 
 
 # ---- the process ---------------------------------------------------------------------------------

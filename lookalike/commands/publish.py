@@ -52,14 +52,14 @@ def command(
     skipped = [path for path in found if isinstance(path, Skipped)]
     if image_id is not None and len(pictures) != 1:
         raise click.UsageError(f"--image-id names one picture, the paths hold {len(pictures)}")
-    report = _run(read_settings(), data, tenant_id, pictures, wait=wait, bulk=bulk)
+    report = publish_all(read_settings(), data, tenant_id, pictures, wait=wait, bulk=bulk)
     result = {"tenant_id": tenant_id, **report, "skipped": [{"file": str(s.path), "why": s.why} for s in skipped]}
     _print(result, as_json=as_json)
     if result["failed"] or result["unanswered"] or not pictures:
         ctx.exit(1)
 
 
-def _run(
+def publish_all(
     settings: Settings, data: Path | None, tenant_id: str, pictures: Sequence[Picture], *, wait: bool, bulk: bool
 ) -> dict[str, Any]:
     from embedder.objects.folder import FolderStore

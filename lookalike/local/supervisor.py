@@ -1,52 +1,67 @@
-"""Keeps the processes of `lookalike up` running: started in order, restarted with back-off, stopped in reverse."""
+"""Runs the processes of `lookalike up`: in order, again when one dies, and never one left behind."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from lookalike.local.processes import signal_group, spawn
+from lookalike.local.processes import OwnProcess, last_line, rotate
 from streams.errors import ConfigError, DependencyError
 
-FIRST_BACKOFF_S = 0.2
-MAX_BACKOFF_S = 10.0
-HEALTHY_AFTER_S = 30.0
-"""A child that lived this long starts its back-off anew."""
 EXIT_CONFIG = 3
-TICK_S = 0.05
-MAX_LOG_BYTES = 10 * 1024 * 1024
+MAX_FAILED_STARTS = 5
+"""Of a child that never got ready: then something is wrong that another try does not cure."""
+STOP_S = 29.0
+"""All children together, so that with what is killed in the end it stays below 30 s."""
+_TURN_S = 0.1
+
+_FIRST_DELAY_S = 0.2
+_MAX_DELAY_S = 10.0
+_HEALTHY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process to keep. `ready` is asked until it holds; `before_start` runs before every start."""
+    """One process to run.
+
+    `ready` says whether it serves; it is asked in the supervisor's thread, should answer within a second or
+    two, and must not raise. `stop_timeout_s` is how long it may take to end after SIGTERM.
+    """
 
     name: str
     command: Sequence[str]
+    env: Mapping[str, str]
     ready: Callable[[], bool]
-    env: Mapping[str, str] | None = None
-    stop_timeout_s: float = 5.0
+    stop_timeout_s: float
     ready_timeout_s: float = 60.0
-    before_start: Callable[[], None] = lambda: None
+
+
+class Happening(StrEnum):
+    """What became of a child."""
+
+    STARTED = "started"
+    READY = "ready"
+    DIED = "died"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildEvent:
-    """Something happened to a child: `what` is started, ready, died or stopped; `detail` says more."""
+    """`text` is for people: of a death the exit code, what it said last, and when it comes back."""
 
     name: str
-    what: str
-    detail: str = ""
+    happening: Happening
+    pid: int
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildStatus:
-    """A child as it is now; `restarts` counts since the supervisor started."""
+    """`pid` is None while it does not run; `restarts` are the starts after the first."""
 
     name: str
     pid: int | None
@@ -54,120 +69,167 @@ class ChildStatus:
     ready: bool
 
 
-@dataclass
-class _Kept:
-    child: Child
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    restart_at: float | None = None
-    backoff_s: float = FIRST_BACKOFF_S
-    restarts: int = 0
-    ready: bool = False
+def delay_s(failures: int) -> float:
+    """How long a child that failed so many times in a row (≥ 1) waits for its next start."""
+    return min(_MAX_DELAY_S, _FIRST_DELAY_S * 2 ** min(failures - 1, 16))
 
 
 class Supervisor:
-    """All methods but :meth:`status` on one thread, which must live as long as the children should:
-    the kernel kills them when it ends (see `processes.spawn`)."""
+    """Children in the order of the list: each needs those before it, and starts only while they are all ready.
+
+    :meth:`run_until` and :meth:`stop` belong to one thread, which starts every child and must live as long
+    as they should (`OwnProcess`). If this process dies, even by kill -9, the kernel ends them all.
+    """
 
     def __init__(
-        self, children: Sequence[Child], *, log_dir: Path, on_event: Callable[[ChildEvent], None] = lambda _event: None
+        self,
+        children: Sequence[Child],
+        *,
+        log_dir: Path,
+        on_event: Callable[[ChildEvent], None] = lambda _event: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Outputs go to ``log_dir/NAME.log``."""
-        self._kept = [_Kept(child, log_dir / f"{child.name}.log") for child in children]
+        """What a child prints is appended to NAME.log in `log_dir`, which is made; `on_event` must not block."""
+        self._log_dir = log_dir
         self._on_event = on_event
-        log_dir.mkdir(parents=True, exist_ok=True)
-
-    def start(self, stop: threading.Event) -> None:
-        """Start all, each when the one before is ready; returns early when `stop` is set. Blocks.
-
-        Raises:
-            ConfigError: a child says that it was started wrongly; with the last line it wrote.
-            DependencyError: a child does not get ready.
-        """
-        for kept in self._kept:
-            self._spawn(kept)
-            deadline = time.monotonic() + kept.child.ready_timeout_s
-            while not self._check_ready(kept):
-                if stop.wait(TICK_S):
-                    return
-                self._revive(kept)
-                if time.monotonic() > deadline:
-                    raise DependencyError(kept.child.name, f"{kept.child.name} does not get ready: see {kept.log}")
-
-    def run_until(self, stop: threading.Event) -> None:
-        """Keep them running until `stop` is set. Blocks. Raises as :meth:`start` does."""
-        while not stop.wait(TICK_S):
-            for kept in self._kept:
-                self._revive(kept)
-                if not kept.ready:
-                    self._check_ready(kept)
-
-    def stop(self) -> None:
-        """Stop in reverse order, each within its time; whatever still lives is killed. Twice is harmless."""
-        for kept in reversed(self._kept):
-            process, kept.process = kept.process, None
-            kept.restart_at = None
-            if process is None:
-                continue
-            signal_group(process, signal.SIGTERM)
-            try:
-                process.wait(kept.child.stop_timeout_s)
-            except subprocess.TimeoutExpired:
-                self._on_event(ChildEvent(kept.child.name, "killed", f"after {kept.child.stop_timeout_s:g} s"))
-            signal_group(process, signal.SIGKILL)  # what it may have left behind in its group
-            process.wait()
-            kept.ready = False
-            self._on_event(ChildEvent(kept.child.name, "stopped"))
+        self._clock = clock
+        self._posts = [_Post(child, log_dir / f"{child.name}.log") for child in children]
 
     def status(self) -> list[ChildStatus]:
-        """How each child is; from any thread."""
-        return [
-            ChildStatus(
-                kept.child.name,
-                kept.process.pid if kept.process is not None and kept.process.returncode is None else None,
-                kept.restarts,
-                kept.ready,
-            )
-            for kept in self._kept
-        ]
+        """Every child, in order; may be asked from any thread."""
+        return [post.status() for post in self._posts]
 
-    def _spawn(self, kept: _Kept) -> None:
-        kept.child.before_start()
-        if kept.log.exists() and kept.log.stat().st_size > MAX_LOG_BYTES:
-            kept.log.replace(kept.log.with_suffix(".log.1"))
-        kept.process = spawn(kept.child.command, log=kept.log, env=kept.child.env)
-        kept.started_at, kept.restart_at, kept.ready = time.monotonic(), None, False
-        self._on_event(ChildEvent(kept.child.name, "started", f"pid {kept.process.pid}"))
+    @property
+    def all_ready(self) -> bool:
+        """Whether everything serves; may be asked from any thread."""
+        return all(post.ready for post in self._posts)
 
-    def _check_ready(self, kept: _Kept) -> bool:
-        alive = kept.process is not None and kept.process.poll() is None
-        if alive and not kept.ready and kept.child.ready():
-            kept.ready = True
-            self._on_event(ChildEvent(kept.child.name, "ready"))
-        return kept.ready and alive
+    def run_until(self, stop: threading.Event) -> None:
+        """Start everything and keep it running until `stop` is set; nothing runs any more when it returns.
 
-    def _revive(self, kept: _Kept) -> None:
-        """Start again what died, after its back-off."""
-        if kept.restart_at is not None:
-            if time.monotonic() >= kept.restart_at:
-                kept.restarts += 1
-                self._spawn(kept)
-            return
-        if kept.process is None or (code := kept.process.poll()) is None:
-            return
-        signal_group(kept.process, signal.SIGKILL)  # its own children must not hold what the next one needs
-        if code == EXIT_CONFIG:
-            raise ConfigError(_last_words(kept))
-        if time.monotonic() - kept.started_at > HEALTHY_AFTER_S:
-            kept.backoff_s = FIRST_BACKOFF_S
-        kept.ready, kept.process = False, None
-        kept.restart_at = time.monotonic() + kept.backoff_s
-        self._on_event(ChildEvent(kept.child.name, "died", f"exit {code}, again in {kept.backoff_s:g} s"))
-        kept.backoff_s = min(MAX_BACKOFF_S, kept.backoff_s * 2)
+        Raises:
+            ConfigError: a child was started wrongly (exit 3): what it said last.
+            DependencyError: a child does not get ready the first time.
+        """
+        try:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+            while not stop.is_set():
+                self._turn()
+                stop.wait(_TURN_S)
+        except OSError as exc:
+            raise ConfigError(f"no process can be started: {exc}") from exc
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop all, the last first: SIGTERM, and after the child's time its whole group is killed. ≤ 30 s."""
+        deadline = self._clock() + STOP_S
+        for post in reversed(self._posts):
+            process = post.process
+            if process is not None:
+                code = process.stop(max(0.0, min(post.child.stop_timeout_s, deadline - self._clock())))
+                post.gone()
+                self._say(post, Happening.STOPPED, process.pid, f"exit {code}")
+
+    def _turn(self) -> None:
+        """Look at every child once."""
+        standing = True
+        for number, post in enumerate(self._posts):
+            now = self._clock()
+            if post.process is None:
+                if standing and now >= post.due_at:
+                    post.start(now)
+                    self._say(post, Happening.STARTED, post.process_pid)
+            elif (code := post.process.exit_code()) is not None:
+                self._died(post, code, before=self._posts[:number])
+            elif not post.ready:
+                self._await(post, now)
+            standing = standing and post.ready
+
+    def _await(self, post: _Post, now: float) -> None:
+        if post.child.ready():
+            post.got_ready(now)
+            self._say(post, Happening.READY, post.process_pid)
+        elif post.process is not None and now - post.started_at > post.child.ready_timeout_s:
+            if not post.was_ready:
+                raise DependencyError(
+                    post.child.name,
+                    f"{post.child.name} was not ready in {post.child.ready_timeout_s:.0f} s: see {post.log}",
+                )
+            self._failed(post, f"not ready in {post.child.ready_timeout_s:.0f} s", code=post.process.kill())
+
+    def _died(self, post: _Post, code: int, *, before: Sequence[_Post]) -> None:
+        """Its own fault, for good or for now, or that of something before it."""
+        said = post.last_words() or f"exit {code}"
+        if code == EXIT_CONFIG and all(earlier.stood_since(post.started_at) for earlier in before):
+            raise ConfigError(f"{post.child.name}: {said}")
+        if not post.was_ready and post.failures + 1 >= MAX_FAILED_STARTS:
+            raise DependencyError(post.child.name, f"{post.child.name} does not start ({said}): see {post.log}")
+        self._failed(post, said, code=code)
+
+    def _failed(self, post: _Post, said: str, *, code: int) -> None:
+        pid, again_s = post.process_pid, post.failed(self._clock())
+        self._say(post, Happening.DIED, pid, f"exit {code}, starts again in {again_s:.1f} s: {said}")
+
+    def _say(self, post: _Post, happening: Happening, pid: int, text: str = "") -> None:
+        self._on_event(ChildEvent(post.child.name, happening, pid, text))
 
 
-def _last_words(kept: _Kept) -> str:
-    """The one line a child wrote before it ended with exit 3."""
-    lines = kept.log.read_text(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("lookalike: ") if lines else f"{kept.child.name} was started wrongly: see {kept.log}"
+class _Post:
+    """A child's place: the process in it now, and how those before it fared."""
+
+    def __init__(self, child: Child, log: Path) -> None:
+        self.child = child
+        self.log = log
+        self.process: OwnProcess | None = None
+        self.started_at = 0.0
+        self.due_at = float("-inf")
+        self.ready = False
+        self.was_ready = False
+        self.failures = 0
+        self._ready_since = 0.0
+        self._starts = 0
+        self._log_from = 0
+
+    @property
+    def process_pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def status(self) -> ChildStatus:
+        process = self.process  # once: the supervisor's thread may set it to None
+        return ChildStatus(
+            self.child.name, None if process is None else process.pid, max(0, self._starts - 1), self.ready
+        )
+
+    def start(self, now: float) -> None:
+        rotate(self.log)
+        self._log_from = self.log.stat().st_size if self.log.exists() else 0
+        self.process = OwnProcess(self.child.command, log=self.log, env=self.child.env)
+        self._starts += 1
+        self.started_at = now
+
+    def got_ready(self, now: float) -> None:
+        self.ready = self.was_ready = True
+        self._ready_since = now
+
+    def failed(self, now: float) -> float:
+        """Returns how long it now waits: longer each time, unless it was well for a while."""
+        healthy = self.ready and now - self._ready_since >= _HEALTHY_S
+        self.failures = 1 if healthy else self.failures + 1
+        self.gone()
+        self.due_at = now + delay_s(self.failures)
+        return delay_s(self.failures)
+
+    def gone(self) -> None:
+        self.process = None
+        self.ready = False
+
+    def stood_since(self, then: float) -> bool:
+        """Whether it has been ready since, and is now: else what needs it may fail with it."""
+        return self.ready and self._ready_since <= then and self.child.ready()
+
+    def last_words(self) -> str | None:
+        """The last line that this start left in the log."""
+        said = last_line(self.log, since_bytes=self._log_from)
+        return said.removeprefix("lookalike: ") if said else None

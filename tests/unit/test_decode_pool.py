@@ -256,8 +256,9 @@ def test_children_die_with_a_killed_worker() -> None:
     wait_until(lambda: not any(_lives(pid) for pid in children), timeout_s=20)
 
 
-def test_a_picture_cannot_write_into_the_workers_log(single: DecodePool, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_cannot_write_into_the_workers_log(capfd: pytest.CaptureFixture[str]) -> None:
     """Pillow warns of odd metadata: thousands of such pictures must not fill a disk."""
     twice = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x02\0\0\0\x06\0\x06\0\0\0\0\0"
-    assert single.decode(encoded(photo(), "JPEG", exif=twice)).width_px in (240, 320)
+    with closing(DecodePool(1, RULES)) as pool:
+        assert pool.decode(encoded(photo(), "JPEG", exif=twice)).format == "JPEG"
     assert capfd.readouterr().err == ""

@@ -1,0 +1,194 @@
+"""The processes of `up`: their commands, their environments, and when each is ready."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedder.index.service.client import IndexClient
+from lookalike.asking import request
+from lookalike.commands.worker import PROCESS_ENVIRONMENT
+from lookalike.local.kafka import LocalKafka
+from lookalike.local.supervisor import Child, ChildStatus
+from lookalike.settings import Settings
+from streams.errors import DependencyError
+from streams.group import GroupWatch
+from streams.topics import Lane, create
+
+API_STOP_S = 3.0
+WORKER_STOP_S = 12.0
+INDEX_STOP_S = 5.0
+KAFKA_STOP_S = 8.0
+"""In this order, 28 s together: a stop takes no longer than 30 s (design §11)."""
+WORKER_DRAIN_S = 9.0
+"""Of WORKER_STOP_S; the rest is for the last commit and for leaving the group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that runs, and where; `kafka` is None where somebody else's cluster is used."""
+
+    settings: Settings
+    data: Path
+    kafka: LocalKafka | None
+    bootstrap: str
+    partitions: int
+    index_socket: Path
+    engine: str
+    objects_dir: Path
+    workers: int
+    port: int
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> dict[str, str | int]:
+        """How the supervisor itself reaches the broker."""
+        kafka = self.settings.kafka.model_copy(update={"bootstrap": self.bootstrap})
+        return {**kafka.client_config(), "log_level": 0}
+
+    def environment(self) -> dict[str, str]:
+        """What every child of ours gets: the caller's variables, and where everything is.
+
+        One thread a process: two workers with the default on two cores are 30 times slower.
+        """
+        return {
+            "OMP_NUM_THREADS": "1",
+            **os.environ,
+            "LOOKALIKE_DATA": str(self.data),
+            "LOOKALIKE_KAFKA_BOOTSTRAP": self.bootstrap,
+            "LOOKALIKE_KAFKA_PARTITIONS": str(self.partitions),
+            "LOOKALIKE_INDEX_SOCKET": str(self.index_socket),
+            "LOOKALIKE_OBJECTS_DIR": str(self.objects_dir),
+        }
+
+
+def children_of(parts: Parts) -> list[Child]:
+    """In the order in which they start; they stop in reverse."""
+    topics = _topics(parts)
+    kafka = [] if parts.kafka is None else [_kafka(parts.kafka, topics)]
+    index = _index(parts, ready_too=topics if parts.kafka is None else _always)
+    return [*kafka, index, *(_worker(parts, number) for number in range(1, parts.workers + 1)), _api(parts)]
+
+
+def stop_together(children: Sequence[ChildStatus]) -> None:
+    """Ask all workers at once to drain: the time of one is enough for all. The supervisor then waits for each."""
+    for child in children:
+        if child.name.startswith("worker") and child.pid is not None:
+            try:
+                os.kill(child.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+
+def _own(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "lookalike", *arguments]
+
+
+def _always() -> bool:
+    return True
+
+
+def _topics(parts: Parts) -> Callable[[], bool]:
+    """Creates the topics; True once they are there. Asked again after a restart, when it changes nothing."""
+
+    def there() -> bool:
+        kafka = parts.settings.kafka
+        try:
+            create(parts.client(), kafka.topic_specs(partitions=parts.partitions), replication=kafka.replication)
+        except DependencyError:
+            return False
+        return True
+
+    return there
+
+
+def _kafka(kafka: LocalKafka, topics: Callable[[], bool]) -> Child:
+    return Child(
+        name="kafka",
+        command=kafka.command(),
+        env=kafka.environment(),
+        ready=lambda: kafka.answers() and topics(),
+        stop_timeout_s=KAFKA_STOP_S,
+        ready_timeout_s=120.0,
+    )
+
+
+def _index(parts: Parts, *, ready_too: Callable[[], bool]) -> Child:
+    def ready() -> bool:
+        client = IndexClient(parts.index_socket, timeout_s=1.0)
+        try:
+            client.ping()
+        except DependencyError:
+            return False
+        finally:
+            client.close()
+        return ready_too()
+
+    folder, socket = str(parts.data / "index"), str(parts.index_socket)
+    return Child(
+        name="index",
+        command=_own("index", "serve", "--data", folder, "--socket", socket, "--engine", parts.engine),
+        env=parts.environment(),
+        ready=ready,
+        stop_timeout_s=INDEX_STOP_S,
+        ready_timeout_s=120.0,
+    )
+
+
+def _worker(parts: Parts, number: int) -> Child:
+    """The last one to start is the first to be waited for at the stop, and gets the time of all."""
+    last = number == parts.workers
+    return Child(
+        name=f"worker-{number}",
+        command=_own("worker"),
+        env=_worker_environment(parts, number),
+        ready=_everything_owned(parts),
+        stop_timeout_s=WORKER_STOP_S if last else 1.0 / max(1, parts.workers - 1),
+        ready_timeout_s=180.0,
+    )
+
+
+def _worker_environment(parts: Parts, number: int) -> dict[str, str]:
+    worker = parts.settings.worker
+    name = {} if worker.id is None else {"LOOKALIKE_WORKER_ID": f"{worker.id}-{number}"}
+    drain = {"LOOKALIKE_WORKER_DRAIN_S": str(min(worker.drain_s, WORKER_DRAIN_S))}
+    return {**PROCESS_ENVIRONMENT, **parts.environment(), **name, **drain}
+
+
+def _everything_owned(parts: Parts) -> Callable[[], bool]:
+    """Whether every partition of every lane has an owner: what is announced now is worked on now."""
+    kafka = parts.settings.kafka
+    watches: list[GroupWatch] = []  # one, made when it is first asked: clients belong to the supervisor's thread
+
+    def owned() -> bool:
+        lanes = {kafka.topic_names().lane(lane) for lane in Lane}
+        if not watches:
+            watches.append(GroupWatch(parts.client(), kafka.group_id))
+        try:
+            return watches[0].owned_partitions(lanes) >= len(lanes) * parts.partitions
+        except DependencyError:
+            return False
+
+    return owned
+
+
+def _api(parts: Parts) -> Child:
+    def ready() -> bool:
+        try:
+            return request(parts.api_url, "/healthz", timeout_s=1.0)[0] == 200
+        except DependencyError:
+            return False
+
+    return Child(
+        name="api",
+        command=_own("api", "--host", "127.0.0.1", "--port", str(parts.port)),
+        env=parts.environment(),
+        ready=ready,
+        stop_timeout_s=API_STOP_S,
+    )
