@@ -32,6 +32,7 @@ from streams.consume.source import Source
 from streams.producer import Producer
 from streams.report.dead_letters import DeadLetters
 from streams.report.outcomes import Outcomes
+from streams.threads import name_this_thread
 from streams.topics import TopicNames
 
 log = structlog.get_logger(__name__)
@@ -186,7 +187,11 @@ class Worker:
                 queue.close()
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=self._guarded, args=(target,), name=name, daemon=True)
+        def named() -> None:
+            name_this_thread(name)
+            self._guarded(target)
+
+        thread = threading.Thread(target=named, name=name, daemon=True)
         thread.start()
         return thread
 

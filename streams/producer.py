@@ -11,6 +11,7 @@ from confluent_kafka import Producer as _Client
 
 from streams.errors import DependencyError
 from streams.event import Headers
+from streams.threads import name_this_thread
 from streams.topics import DEAD_MAX_BYTES
 
 OnAck = Callable[[DependencyError | None], None]
@@ -96,6 +97,7 @@ class KafkaProducer:
         self.close()
 
     def _serve(self) -> None:
+        name_this_thread("acks")
         while not self._closing.is_set():
             if self._client.poll(0.1):
                 with self._moved:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import stamina
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
 
@@ -63,11 +64,20 @@ def _partitions(admin: AdminClient, topic: str) -> list[int]:
 
 
 def _list_offsets(admin: AdminClient, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
-    futures = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_TIMEOUT_S)
     try:
-        return {partition.partition: future.result().offset for partition, future in futures.items()}
+        for attempt in stamina.retry_context(on=_settling, timeout=_TIMEOUT_S, attempts=None, wait_initial=0.05):
+            with attempt:
+                futures = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=_TIMEOUT_S)
+                return {partition.partition: future.result().offset for partition, future in futures.items()}
+        raise AssertionError("not reached: the last attempt raises")
     except KafkaException as exc:
         raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
+
+
+def _settling(error: Exception) -> bool:
+    """A topic that was made a moment ago, or a leader that is moving: asked again it answers."""
+    codes = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
 class Tail:

@@ -7,11 +7,12 @@ mean); vectors of the two kinds must never meet, so this is the only way here.
 from __future__ import annotations
 
 import os
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.models.protocol import ModelInfo, Weights
-from embedder.models.weights import weights_at
+from embedder.models.weights import load_into, weights_at
 from streams.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class EfficientNetB0:
                 return found.mean(dim=(2, 3))
 
         network = efficientnet_b0(weights=None)
-        network.load_state_dict(torch.load(weights.path, map_location="cpu", weights_only=True))
+        load_into(network, weights)
         return Pooled(network.features).eval()
 
 
@@ -80,7 +81,7 @@ def _fetch(cached: Path) -> None:
         load_state_dict_from_url(
             EfficientNet_B0_Weights.DEFAULT.url, model_dir=str(cached.parent), check_hash=True, progress=False
         )
-    except (OSError, RuntimeError) as exc:
+    except (OSError, RuntimeError, HTTPException) as exc:
         raise ConfigError(
             f"efficientnet_b0 needs its weights and they could not be fetched ({exc}): copy {FILE_NAME} to "
             f"{cached.parent}, or set LOOKALIKE_MODEL_WEIGHTS to it, or use LOOKALIKE_MODEL=efficientnet_lite0"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.models.protocol import ModelInfo, Weights
-from embedder.models.weights import weights_at
+from embedder.models.weights import load_into, weights_at
 
 if TYPE_CHECKING:
     import torch
@@ -57,5 +57,5 @@ class EfficientNetLite0:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about its own age
             network = EfficientNet.from_name("efficientnet-lite0")
-            network.load_state_dict(torch.load(weights.path, map_location="cpu", weights_only=True))
+            load_into(network, weights)
         return Pooled(network).eval()

@@ -57,7 +57,11 @@ class Model(Protocol):
         ...
 
     def load(self, weights: Weights) -> torch.nn.Module:
-        """The network, eval mode: float32 (n, 3, input_px, input_px) normalised → float32 (n, dim), pooled."""
+        """The network, eval mode: float32 (n, 3, input_px, input_px) normalised → float32 (n, dim), pooled.
+
+        Raises:
+            ConfigError: the file is no weights file, or one of another network.
+        """
         ...
 
 

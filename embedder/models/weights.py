@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedder.models.protocol import Weights
 from streams.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def weights_at(path: Path, *, expected_sha256: str | None = None) -> Weights:
@@ -26,6 +31,23 @@ def weights_at(path: Path, *, expected_sha256: str | None = None) -> Weights:
             "it is damaged or of another model; remove it, or point LOOKALIKE_MODEL_WEIGHTS at the right one"
         )
     return Weights(path, found)
+
+
+def load_into(network: torch.nn.Module, weights: Weights) -> None:
+    """Give a network its weights; nothing in the file is run.
+
+    Raises:
+        ConfigError: it is no weights file, or one of another network.
+    """
+    import torch
+
+    try:
+        network.load_state_dict(torch.load(weights.path, map_location="cpu", weights_only=True))
+    except (RuntimeError, OSError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as exc:
+        raise ConfigError(
+            f"the weights file {weights.path} does not fit the model ({type(exc).__name__}): "
+            "point LOOKALIKE_MODEL_WEIGHTS at the model's own, or unset it"
+        ) from exc
 
 
 @lru_cache(maxsize=8)

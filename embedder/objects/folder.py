@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,8 @@ class FolderStore:
                 with open(descriptor, "wb") as file:
                     file.write(data)
                     file.flush()
+                    now_ns = time.time_ns()  # the kernel's own stamp stands still for milliseconds
+                    os.utime(descriptor, ns=(now_ns, now_ns))
                     os.fsync(descriptor)
                     info = _info(os.fstat(descriptor))
                 os.rename(scratch, name, src_dir_fd=parent, dst_dir_fd=parent)
@@ -77,8 +80,10 @@ class FolderStore:
         try:
             with self._parent(bucket, key, create=False) as (parent, name):
                 os.unlink(name, dir_fd=parent)
-        except RetryableError:
-            return  # it is not there: what was wanted
+        except RetryableError as exc:
+            if not isinstance(exc.__cause__, FileNotFoundError):
+                raise
+            # it is not there: what was wanted
 
     @contextlib.contextmanager
     def _opened(self, location: Location) -> Iterator[int]:

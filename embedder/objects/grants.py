@@ -20,9 +20,11 @@ class Grants:
             ConfigError: a template that does not hold tenants apart: the id must be a whole path segment.
         """
         for template in templates:
-            segments = template.split("/")
-            if segments[-1] != "" or PLACEHOLDER not in segments:
+            *folders, last = template.split("/")
+            if last != "" or PLACEHOLDER not in folders:
                 raise ConfigError(f"tenant prefix {template!r} must hold {PLACEHOLDER} as a folder and end with /")
+            if not is_plain_key("/".join(folders)) or "{" in template.replace(PLACEHOLDER, ""):
+                raise ConfigError(f"tenant prefix {template!r} can never be met: write it like uploads/{PLACEHOLDER}/")
         self._buckets = frozenset(buckets)
         self._templates = tuple(templates)
 
@@ -43,7 +45,8 @@ class Grants:
 
 
 def is_plain_key(key: str) -> bool:
-    """Whether every store reads `key` as the same path: no empty, `.` or `..` segment, no backslash, no control."""
-    if "\\" in key or any(ord(char) < 32 or ord(char) == 127 for char in key):
+    """Whether every store reads `key` as the same path: no empty, `.` or `..` segment, no backslash, no control
+    character, nothing that UTF-8 cannot say (half a surrogate pair)."""
+    if any(char == "\\" or ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in key):
         return False
     return all(segment not in ("", ".", "..") for segment in key.split("/"))

@@ -139,7 +139,6 @@ def _upright(image: Picture) -> Picture:
 
 def _rgb(image: Picture) -> Picture:
     """One rule a mode: nothing is clipped, hidden colours stay hidden."""
-    from PIL import Image
 
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
         return _from_deep_grey(image).convert("RGB")

@@ -29,7 +29,7 @@ def main() -> int:
         for path in paths:
             bicubic = info.resample == "bicubic"
             picture, *_ = decode_picture(path.read_bytes(), input_px=info.input_px, bicubic=bicubic)
-            engine.embed(np.asarray(picture)[None])
+            engine.embed(np.array(picture)[None])
         print(json.dumps({"cpu_s": time.process_time() - started, "pictures": len(paths)}), flush=True)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from pathlib import Path
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -38,6 +39,29 @@ def cpu_s(pid: int) -> float:
         fields = _stat(one)
         total += sum(int(fields[n]) for n in (11, 12, 13, 14))  # utime, stime, cutime, cstime
     return total * _TICK_S
+
+
+def thread_cpu_s(pid: int, *, main: str, below: str | None = None) -> dict[str, float]:
+    """CPU seconds of a process by the names of its threads.
+
+    `main` is what its main thread is called here, `below` what the processes below it are (None: left out).
+    Threads of the Kafka client are `kafka client`; those of one name (fetch-0, fetch-1) count together.
+    """
+    found: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            fields, comm = (
+                task.joinpath("stat").read_text().rpartition(")")[2].split(),
+                task.joinpath("comm").read_text(),
+            )
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        name = main if task.name == str(pid) else comm.strip()
+        known = "kafka client" if name.startswith("rdk:") else name.rstrip("-0123456789")
+        found[known] += int(fields[11]) + int(fields[12])
+    if below is not None:
+        found[below] += sum(sum(map(int, _stat(one)[11:15])) for one in descendants(pid)[1:])
+    return {name: ticks * _TICK_S for name, ticks in found.items()}
 
 
 def rss_mb(pid: int) -> float:

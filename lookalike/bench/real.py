@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from embedder.objects.folder import FolderStore
-from lookalike.bench.proc import cpu_s, rss_mb
+from lookalike.bench.proc import cpu_s, rss_mb, thread_cpu_s
 from lookalike.commands.worker import PROCESS_ENVIRONMENT
 from lookalike.following import OutcomeFollower
 from lookalike.local.processes import OwnProcess
@@ -40,6 +40,7 @@ class RealRun:
     """What one run gave: CPU seconds per picture of each round, outcomes under load, single events when idle."""
 
     worker_cpu_s: list[float] = field(default_factory=list)
+    thread_cpu_s: dict[str, float] = field(default_factory=dict)
     bare_cpu_s: list[float] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     seconds: float = 0.0
@@ -58,7 +59,7 @@ def run_real(
 ) -> RealRun:
     """`rounds` rounds over all `pictures`, then `n_idle` single events, each after the one before is done."""
     names = TopicNames(prefix)
-    client = {"bootstrap.servers": bootstrap}
+    client: dict[str, str | int] = {"bootstrap.servers": bootstrap, "log_level": 0}
     create(client, specs(names, partitions=PARTITIONS))
     found = RealRun()
     with ExitStack() as stack:
@@ -69,6 +70,7 @@ def run_real(
         feed.send(range(WARM_UP))
         bare.run(pictures[:WARM_UP])
         found.rss_start_mb = rss_mb(worker)
+        threads = thread_cpu_s(worker, main="embed", below="decode")
         for _ in range(rounds):
             before = cpu_s(worker)
             outcomes = feed.send(range(len(pictures)))
@@ -76,12 +78,18 @@ def run_real(
             found.outcomes += outcomes
             found.seconds += span_s(outcomes)
             found.bare_cpu_s.append(bare.run(pictures))
+        found.thread_cpu_s = less(thread_cpu_s(worker, main="embed", below="decode"), threads)
         for n in range(n_idle):
             (outcome,) = feed.send([n % len(pictures)])
             assert outcome.freshness_s is not None
             found.idle_freshness_s.append(outcome.freshness_s)
         found.rss_end_mb = rss_mb(worker)
     return found
+
+
+def less(now: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    """What was spent between two readings."""
+    return {name: seconds - before.get(name, 0.0) for name, seconds in now.items()}
 
 
 def span_s(outcomes: Sequence[Outcome]) -> float:
@@ -93,7 +101,9 @@ def span_s(outcomes: Sequence[Outcome]) -> float:
 class Feed:
     """Announces pictures and waits for their outcomes. Without an ETag each announcement is embedded anew."""
 
-    def __init__(self, client: dict[str, str], names: TopicNames, objects: Path, pictures: Sequence[Path]) -> None:
+    def __init__(
+        self, client: dict[str, str | int], names: TopicNames, objects: Path, pictures: Sequence[Path]
+    ) -> None:
         self._names = names
         self._producer = KafkaProducer(client)
         self._outcomes = OutcomeFollower(client, names.outcomes)

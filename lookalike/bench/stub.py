@@ -22,12 +22,14 @@ from embedder.objects.grants import Grants
 from embedder.objects.memory import MemoryObjects
 from embedder.stages.hash_decoder import HashDecoder
 from embedder.worker import Worker, WorkerOptions
-from lookalike.bench.proc import rss_mb
+from lookalike.bench.proc import rss_mb, thread_cpu_s
+from lookalike.bench.real import less
 from lookalike.following import OutcomeFollower
 from streams.consume.consumer import KafkaSource
 from streams.event import Location, created, encode
 from streams.producer import KafkaProducer
 from streams.report.outcomes import Outcome
+from streams.threads import name_this_thread
 from streams.topics import Lane, TopicNames, create, specs
 
 DIM = 1280
@@ -63,6 +65,7 @@ class StubRun:
     events: int
     seconds: float
     cpu_s: float
+    thread_cpu_s: dict[str, float]
     outcomes: list[Outcome]
     rss_start_mb: float
     rss_end_mb: float
@@ -70,7 +73,7 @@ class StubRun:
 
 def run_stub(bootstrap: str, *, n_events: int, prefix: str) -> StubRun:
     """Publish `n_events`, then start a worker on them; timed from the worker's first poll to the last outcome."""
-    client = {"bootstrap.servers": bootstrap, "log_level": "0"}
+    client: dict[str, str | int] = {"bootstrap.servers": bootstrap, "log_level": 0}
     names = TopicNames(prefix)
     create(client, specs(names, partitions=PARTITIONS))
     objects = MemoryObjects()
@@ -78,13 +81,18 @@ def run_stub(bootstrap: str, *, n_events: int, prefix: str) -> StubRun:
     spec = CollectionSpec("free", "stub-v1", DIM)
     rss_start_mb = rss_mb(os.getpid())
     with OutcomeFollower(client, names.outcomes) as follower, _worker(client, names, objects, ExactIndex(spec), spec):
-        started, cpu = time.monotonic(), time.process_time()
+        started, cpu, threads = (
+            time.monotonic(),
+            time.process_time(),
+            thread_cpu_s(os.getpid(), main="reading outcomes"),
+        )
         outcomes = list(follower.wait(events).values())
         seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu
-    return StubRun(n_events, seconds, cpu_s, outcomes, rss_start_mb, rss_mb(os.getpid()))
+        spent = less(thread_cpu_s(os.getpid(), main="reading outcomes"), threads)
+    return StubRun(n_events, seconds, cpu_s, spent, outcomes, rss_start_mb, rss_mb(os.getpid()))
 
 
-def _publish(client: dict[str, str], names: TopicNames, objects: MemoryObjects, n_events: int) -> list[str]:
+def _publish(client: dict[str, str | int], names: TopicNames, objects: MemoryObjects, n_events: int) -> list[str]:
     """The ids of the events that the log has."""
     failed: list[object] = []
     ids: list[str] = []
@@ -110,10 +118,13 @@ def _publish(client: dict[str, str], names: TopicNames, objects: MemoryObjects, 
 
 @contextmanager
 def _worker(
-    client: dict[str, str], names: TopicNames, objects: MemoryObjects, index: ExactIndex, spec: CollectionSpec
+    client: dict[str, str | int], names: TopicNames, objects: MemoryObjects, index: ExactIndex, spec: CollectionSpec
 ) -> Iterator[None]:
     stop = threading.Event()
-    with KafkaProducer(client, linger_ms=5) as producer, ThreadPoolExecutor(1, "worker") as pool:
+    with (
+        KafkaProducer(client, linger_ms=5) as producer,
+        ThreadPoolExecutor(1, initializer=name_this_thread, initargs=("embed",)) as pool,
+    ):
         worker = Worker(
             source=KafkaSource(client, names=names, group_id=f"{names.prefix}bench"),
             producer=producer,

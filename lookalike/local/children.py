@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from embedder.index.service.client import IndexClient
 from lookalike.asking import request
 from lookalike.commands.worker import PROCESS_ENVIRONMENT
 from lookalike.local.kafka import LocalKafka
-from lookalike.local.supervisor import Child, ChildStatus
+from lookalike.local.supervisor import Child
 from lookalike.settings import Settings
 from streams.errors import DependencyError
 from streams.group import GroupWatch
@@ -76,16 +75,6 @@ def children_of(parts: Parts) -> list[Child]:
     return [*kafka, index, *(_worker(parts, number) for number in range(1, parts.workers + 1)), _api(parts)]
 
 
-def stop_together(children: Sequence[ChildStatus]) -> None:
-    """Ask all workers at once to drain: the time of one is enough for all. The supervisor then waits for each."""
-    for child in children:
-        if child.name.startswith("worker") and child.pid is not None:
-            try:
-                os.kill(child.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-
-
 def _own(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "lookalike", *arguments]
 
@@ -142,14 +131,13 @@ def _index(parts: Parts, *, ready_too: Callable[[], bool]) -> Child:
 
 
 def _worker(parts: Parts, number: int) -> Child:
-    """The last one to start is the first to be waited for at the stop, and gets the time of all."""
-    last = number == parts.workers
     return Child(
         name=f"worker-{number}",
         command=_own("worker"),
         env=_worker_environment(parts, number),
         ready=_everything_owned(parts),
-        stop_timeout_s=WORKER_STOP_S if last else 1.0 / max(1, parts.workers - 1),
+        stop_timeout_s=WORKER_STOP_S,
+        stop_group="workers",  # they drain at the same time, so that the time of one is enough for all
         ready_timeout_s=180.0,
     )
 

@@ -27,7 +27,7 @@ _JAVA_VARIABLES = frozenset({"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPT
 
 
 class LocalKafka:
-    """One broker. `prepare` comes first and may take long; then `start`, `kill` and `stop` in any order, again and again.
+    """One broker. `prepare` comes first and may take long; then `start`, `kill` and `stop`, as often as wanted.
 
     A supervisor of its own runs :meth:`command` in :meth:`environment` instead of calling `start`.
     """

@@ -43,7 +43,8 @@ num.io.threads=4
 LOG4J2 = """\
 <Configuration status="WARN">
   <Appenders>
-    <RollingFile name="file" fileName="${sys:lookalike.logs}/kafka.log" filePattern="${sys:lookalike.logs}/kafka.log.%i">
+    <RollingFile name="file"
+        fileName="${sys:lookalike.logs}/kafka.log" filePattern="${sys:lookalike.logs}/kafka.log.%i">
       <PatternLayout pattern="%d %p %c{1} %m%n"/>
       <Policies><SizeBasedTriggeringPolicy size="10 MB"/></Policies>
       <DefaultRolloverStrategy max="2"/>
@@ -58,7 +59,8 @@ LOG4J2 = """\
   </Loggers>
 </Configuration>
 """
-"""At most 30 MB; an error also goes to whoever reads Java's output. The logger that is quieter prints every setting at every start, several times."""
+"""At most 30 MB; an error also goes to whoever reads Java's output. The logger that is quieter would
+print every setting at every start, several times."""
 
 
 def properties(data: Path, *, port: int, controller_port: int, session_ms: int) -> str:

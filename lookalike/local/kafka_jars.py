@@ -94,8 +94,8 @@ def _resolve(repository: Path) -> list[Path]:
         if isinstance(exc, OSError) and exc.errno is not None:  # the disk; an HTTP client's error has no number
             raise
         raise ConfigError(
-            f"Apache Kafka {VERSION} could not be downloaded from Maven Central ({_in_short(exc)}): connect this machine "
-            "to the network once, or set LOOKALIKE_KAFKA_BOOTSTRAP to the address of a running cluster"
+            f"Apache Kafka {VERSION} could not be downloaded from Maven Central ({_in_short(exc)}): connect this "
+            "machine to the network once, or set LOOKALIKE_KAFKA_BOOTSTRAP to the address of a running cluster"
         ) from exc
     return list(jars.values())
 

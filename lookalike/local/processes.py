@@ -59,9 +59,13 @@ class OwnProcess:
             return None
         return self.exit_code()
 
+    def terminate(self) -> None:
+        """SIGTERM to it alone, so that it ends its own children in order. Returns at once; harmless to a dead one."""
+        self._process.terminate()
+
     def stop(self, timeout_s: float) -> int:
-        """SIGTERM, so that it ends its own children in order; after `timeout_s` the whole group is killed. Blocks."""
-        self._process.terminate()  # does nothing to one that was already waited for
+        """:meth:`terminate`, and after `timeout_s` kill the whole group; returns the exit code. Blocks."""
+        self.terminate()
         code = self.wait(timeout_s)
         return self.kill() if code is None else code
 

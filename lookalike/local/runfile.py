@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from streams.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One running `up`: its process and its addresses; `started_at` is in seconds since 1970."""
+class Run(msgspec.Struct, frozen=True):
+    """One running `up`. Addresses have no slash at the end, paths are absolute, `started_at` is seconds since 1970.
+
+    `process` tells it from every other process, also from a later one with its `pid`.
+    """
 
     bootstrap: str
     index_socket: Path
     objects_dir: Path
     api_url: str
     pid: int
+    process: str
     started_at: float
 
 
@@ -42,46 +45,37 @@ class RunFile:
             ConfigError: the file belongs to another user, or is no run file.
         """
         try:
-            row = json.loads(self._path.read_text())
-            run = Run(
-                bootstrap=row["bootstrap"],
-                index_socket=Path(row["index_socket"]),
-                objects_dir=Path(row["objects_dir"]),
-                api_url=row["api_url"],
-                pid=row["pid"],
-                started_at=row["started_at"],
-            )
-            return run if row["process"] == _identity(run.pid) else None
+            run = msgspec.json.decode(self._path.read_bytes(), type=Run, dec_hook=lambda kind, value: kind(value))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             raise ConfigError(f"{self._path} cannot be read: {exc.strerror or exc}") from exc
-        except (ValueError, KeyError, TypeError) as exc:
-            raise ConfigError(f"{self._path} is no run file: remove it") from exc
+        except msgspec.DecodeError as exc:
+            raise ConfigError(f"{self._path} is no run file ({exc}): remove it") from exc
+        return run if run.process == _identity(run.pid) else None
 
-    def write(self, *, bootstrap: str, index_socket: Path, objects_dir: Path, api_url: str) -> Run:
+    def write(self, *, bootstrap: str, index_socket: Path, objects_dir: Path, api_url: str) -> None:
         """Say where this process's services answer; under :meth:`lock`. Readable by this user only.
 
         Raises:
             ConfigError: the folder cannot be written.
         """
-        run = Run(bootstrap, index_socket.resolve(), objects_dir.resolve(), api_url, os.getpid(), time.time())
-        row = {
-            "bootstrap": run.bootstrap,
-            "index_socket": str(run.index_socket),
-            "objects_dir": str(run.objects_dir),
-            "api_url": run.api_url,
-            "pid": run.pid,
-            "process": _identity(run.pid),
-            "started_at": run.started_at,
-        }
+        pid = os.getpid()
+        run = Run(
+            bootstrap=bootstrap,
+            index_socket=index_socket.resolve(),
+            objects_dir=objects_dir.resolve(),
+            api_url=api_url,
+            pid=pid,
+            process=_identity(pid) or "",
+            started_at=time.time(),
+        )
         try:
-            with tempfile.NamedTemporaryFile("w", dir=self._dir, prefix="run.", delete=False) as part:  # mode 600
-                json.dump(row, part, indent=1)
+            with tempfile.NamedTemporaryFile(dir=self._dir, prefix="run.", delete=False) as part:  # mode 600
+                part.write(msgspec.json.encode(run, enc_hook=str))
             Path(part.name).replace(self._path)
         except OSError as exc:
             raise _unwritable(self._dir, exc) from exc
-        return run
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -92,19 +86,20 @@ class RunFile:
         Raises:
             ConfigError: another `up` uses the folder, or it cannot be written.
         """
-        with contextlib.ExitStack() as stack:
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+            lock = (self._dir / "run.lock").open("a")
+        except OSError as exc:
+            raise _unwritable(self._dir, exc) from exc
+        with lock:
             try:
-                self._dir.mkdir(parents=True, exist_ok=True)
-                held = stack.enter_context((self._dir / "run.lock").open("a"))
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
-                run = self.read()
+                run = self.read()  # not there yet while that one starts
                 who = f" (process {run.pid})" if run else ""
                 raise ConfigError(
                     f"another `lookalike up`{who} uses {self._dir}: stop it, or name another folder with --data"
                 ) from exc
-            except OSError as exc:
-                raise _unwritable(self._dir, exc) from exc
             try:
                 yield
             finally:
@@ -112,14 +107,14 @@ class RunFile:
 
 
 def _identity(pid: int) -> str | None:
-    """What tells a process from all others, also from a later one with its number; None where there is none."""
+    """The boot and the tick in which a process started (proc(5), stat, field 22); None where there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, *fields = stat.rpartition(")")[2].split()  # a program's name may have spaces and brackets
+    state, *fields = stat.rpartition(")")[2].split()  # what comes before is a name, which may have spaces
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None if state == "Z" else f"{fields[18]}@{boot}"  # field 22 of proc(5): ticks from boot to its start
+    return None if state == "Z" else f"{boot}/{fields[18]}"
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:

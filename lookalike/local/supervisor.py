@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +31,8 @@ class Child:
     """One process to run.
 
     `ready` says whether it serves; it is asked in the supervisor's thread, should answer within a second or
-    two, and must not raise. `stop_timeout_s` is how long it may take to end after SIGTERM.
+    two; what it raises ends everything. `stop_timeout_s` is how long the child may take to end after SIGTERM;
+    neighbours of one `stop_group` are asked at once, and share the longest time of any of them.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Child:
     ready: Callable[[], bool]
     stop_timeout_s: float
     ready_timeout_s: float = 60.0
+    stop_group: str | None = None
 
 
 class Happening(StrEnum):
@@ -71,7 +75,7 @@ class ChildStatus:
 
 def delay_s(failures: int) -> float:
     """How long a child that failed so many times in a row (≥ 1) waits for its next start."""
-    return min(_MAX_DELAY_S, _FIRST_DELAY_S * 2 ** min(failures - 1, 16))
+    return min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failures - 1, 16))
 
 
 class Supervisor:
@@ -108,28 +112,32 @@ class Supervisor:
         """Start everything and keep it running until `stop` is set; nothing runs any more when it returns.
 
         Raises:
-            ConfigError: a child was started wrongly (exit 3): what it said last.
+            ConfigError: a child was started wrongly (exit 3): what it said last; or no child can be started.
             DependencyError: a child does not get ready the first time.
         """
         try:
-            self._log_dir.mkdir(parents=True, exist_ok=True)
             while not stop.is_set():
                 self._turn()
                 stop.wait(_TURN_S)
-        except OSError as exc:
-            raise ConfigError(f"no process can be started: {exc}") from exc
         finally:
             self.stop()
 
     def stop(self) -> None:
         """Stop all, the last first: SIGTERM, and after the child's time its whole group is killed. ≤ 30 s."""
         deadline = self._clock() + STOP_S
-        for post in reversed(self._posts):
-            process = post.process
-            if process is not None:
-                code = process.stop(max(0.0, min(post.child.stop_timeout_s, deadline - self._clock())))
-                post.gone()
-                self._say(post, Happening.STOPPED, process.pid, f"exit {code}")
+        with ExitStack() as stack:  # the last in is the first out; the rest is stopped also where `on_event` fails
+            for _, together in itertools.groupby(self._posts, key=lambda post: post.child.stop_group or id(post)):
+                stack.callback(self._stop_together, list(together), deadline)
+
+    def _stop_together(self, posts: Sequence[_Post], deadline: float) -> None:
+        running = [(post, post.process) for post in reversed(posts) if post.process is not None]
+        for _, process in running:
+            process.terminate()
+        until = min(deadline, self._clock() + max((post.child.stop_timeout_s for post, _ in running), default=0.0))
+        codes = [process.stop(max(0.0, until - self._clock())) for _, process in running]
+        for (post, process), code in zip(running, codes, strict=True):
+            post.gone()
+            self._say(post, Happening.STOPPED, process.pid, f"exit {code}")
 
     def _turn(self) -> None:
         """Look at every child once."""
@@ -151,6 +159,7 @@ class Supervisor:
             post.got_ready(now)
             self._say(post, Happening.READY, post.process_pid)
         elif post.process is not None and now - post.started_at > post.child.ready_timeout_s:
+            late = f"not ready in {post.child.ready_timeout_s:g} s"
             if not post.was_ready:
                 raise DependencyError(
                     post.child.name,
@@ -203,9 +212,13 @@ class _Post:
         )
 
     def start(self, now: float) -> None:
-        rotate(self.log)
-        self._log_from = self.log.stat().st_size if self.log.exists() else 0
-        self.process = OwnProcess(self.child.command, log=self.log, env=self.child.env)
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            rotate(self.log)
+            self._log_from = self.log.stat().st_size if self.log.exists() else 0
+            self.process = OwnProcess(self.child.command, log=self.log, env=self.child.env)
+        except OSError as exc:
+            raise ConfigError(f"{self.child.name} cannot be started: {exc}") from exc
         self._starts += 1
         self.started_at = now
 

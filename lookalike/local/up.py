@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from lookalike.addresses import LOCAL_PARTITIONS
-from lookalike.local.children import Parts, children_of, stop_together
+from lookalike.local.children import Parts, children_of
 from lookalike.local.kafka import LocalKafka
 from lookalike.local.processes import free_ports, port_is_free
 from lookalike.local.runfile import RunFile
@@ -102,10 +102,7 @@ class Running:
 
     def stop(self) -> None:
         """Stop all in order, within 30 s; twice is harmless."""
-        if not self._stop.is_set():
-            self._stop.set()
-            if self.parts.workers > 1:
-                stop_together(self._supervisor.status())
+        self._stop.set()
         if self._thread.ident is not None:
             self._ended.wait()
         self._cleanup.close()

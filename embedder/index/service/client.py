@@ -22,6 +22,7 @@ from embedder.index.protocol import CollectionSpec, Hits, IndexStats, Page, Rece
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Answer, decode_answer, frame, raised
 from embedder.models.vectors import check_vector
 from streams.errors import DependencyError
+from streams.threads import name_this_thread
 
 Result = TypeVar("Result")
 
@@ -87,6 +88,7 @@ class _Connection:
             future.set_exception(broken)
 
     def _read(self) -> None:
+        name_this_thread("index-answers")
         why = "the index process went away"
         try:
             while (answer := self._next()) is not None:
