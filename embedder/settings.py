@@ -8,6 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from embedder.objects.grants import Grants
+from streams.errors import ConfigError
 from streams.settings import PREFIX, Section, variable_of
 
 
@@ -64,6 +66,14 @@ class ObjectSettings(Section):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _tenants_apart(self) -> Self:
+        try:
+            Grants(self.buckets, self.tenant_prefixes)
+        except ConfigError as exc:
+            raise ValueError(f"LOOKALIKE_TENANT_PREFIXES: {exc}") from exc
+        return self
 
     @model_validator(mode="after")
     def _no_s3_yet(self) -> Self:

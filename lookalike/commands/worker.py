@@ -9,14 +9,19 @@ import sys
 import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import structlog
 
 from lookalike.addresses import Addresses, find_addresses
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
-from streams.errors import ConfigError
+from streams.errors import ConfigError, DependencyError
+
+if TYPE_CHECKING:
+    from embedder.index.service.client import IndexClient
 
 PROCESS_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -92,6 +97,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
         if problems:
             raise ConfigError(problems[0])
         index = stack.enter_context(closing(IndexClient(addresses.index_socket(settings), spec=spec)))
+        make_collection(index)
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         source = KafkaSource(
             kafka,
@@ -125,6 +131,17 @@ def run(settings: Settings, addresses: Addresses) -> int:
         )
         worker.run()
     return 0
+
+
+def make_collection(index: IndexClient) -> None:
+    """Connect once, which makes the collection: the API is ready before the first event comes.
+
+    An index that is down is no reason not to start: the worker pauses until it is back.
+    """
+    try:
+        index.ping()
+    except DependencyError as exc:
+        structlog.get_logger(__name__).warning("index not there yet", error=exc.message)
 
 
 def _stop_on_signals() -> threading.Event:

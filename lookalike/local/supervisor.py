@@ -19,7 +19,7 @@ MAX_FAILED_STARTS = 5
 """Of a child that never got ready: then something is wrong that another try does not cure."""
 STOP_S = 29.0
 """All children together, so that with what is killed in the end it stays below 30 s."""
-_TURN_S = 0.1
+_TURN_S = 0.05
 
 _FIRST_DELAY_S = 0.2
 _MAX_DELAY_S = 10.0
@@ -93,7 +93,10 @@ class Supervisor:
         on_event: Callable[[ChildEvent], None] = lambda _event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What a child prints is appended to NAME.log in `log_dir`, which is made; `on_event` must not block."""
+        """What a child prints is appended to NAME.log in `log_dir`, which is made; above 10 MB a start sets it aside.
+
+        `on_event` is called in the supervisor's thread and must not block.
+        """
         self._log_dir = log_dir
         self._on_event = on_event
         self._clock = clock
@@ -135,8 +138,9 @@ class Supervisor:
             process.terminate()
         until = min(deadline, self._clock() + max((post.child.stop_timeout_s for post, _ in running), default=0.0))
         codes = [process.stop(max(0.0, until - self._clock())) for _, process in running]
-        for (post, process), code in zip(running, codes, strict=True):
+        for post, _ in running:
             post.gone()
+        for (post, process), code in zip(running, codes, strict=True):
             self._say(post, Happening.STOPPED, process.pid, f"exit {code}")
 
     def _turn(self) -> None:
@@ -161,20 +165,24 @@ class Supervisor:
         elif post.process is not None and now - post.started_at > post.child.ready_timeout_s:
             late = f"not ready in {post.child.ready_timeout_s:g} s"
             if not post.was_ready:
-                raise DependencyError(
-                    post.child.name,
-                    f"{post.child.name} was not ready in {post.child.ready_timeout_s:.0f} s: see {post.log}",
-                )
-            self._failed(post, f"not ready in {post.child.ready_timeout_s:.0f} s", code=post.process.kill())
+                raise DependencyError(post.child.name, f"{post.child.name} was {late}: see {post.log}")
+            self._failed(post, late, code=post.process.kill())
 
     def _died(self, post: _Post, code: int, *, before: Sequence[_Post]) -> None:
         """Its own fault, for good or for now, or that of something before it."""
         said = post.last_words() or f"exit {code}"
+        error: ConfigError | DependencyError
         if code == EXIT_CONFIG and all(earlier.stood_since(post.started_at) for earlier in before):
-            raise ConfigError(f"{post.child.name}: {said}")
-        if not post.was_ready and post.failures + 1 >= MAX_FAILED_STARTS:
-            raise DependencyError(post.child.name, f"{post.child.name} does not start ({said}): see {post.log}")
-        self._failed(post, said, code=code)
+            error = ConfigError(f"{post.child.name}: {said}")
+        elif not post.was_ready and post.failures + 1 >= MAX_FAILED_STARTS:
+            error = DependencyError(post.child.name, f"{post.child.name} does not start ({said}): see {post.log}")
+        else:
+            self._failed(post, said, code=code)
+            return
+        pid = post.process_pid
+        post.gone()
+        self._say(post, Happening.DIED, pid, f"exit {code}: {said}")
+        raise error
 
     def _failed(self, post: _Post, said: str, *, code: int) -> None:
         pid, again_s = post.process_pid, post.failed(self._clock())

@@ -16,11 +16,15 @@ from PIL import Image
 from embedder.index.points import State
 from embedder.index.service.client import IndexClient
 from embedder.objects.folder import FolderStore
+from lookalike.addresses import find_addresses
+from lookalike.commands.publish import publish_all
 from lookalike.following import OutcomeFollower
 from lookalike.local.runfile import RunFile
 from lookalike.local.up import Running, UpOptions, start
+from lookalike.pictures import name_picture
 from lookalike.publishing import Publisher
 from lookalike.settings import read_settings
+from lookalike.standing import standing
 from streams.errors import DependencyError
 from streams.producer import KafkaProducer
 from streams.report.outcomes import OutcomeState
@@ -140,6 +144,32 @@ def test_up_is_found_through_its_data_folder(up: Running) -> None:
     run = RunFile(up.parts.data).read()
     assert run is not None
     assert (run.bootstrap, run.api_url) == (up.parts.bootstrap, up.api_url)
+
+
+def test_bad_files_are_reported_with_their_reasons_and_neighbours_are_indexed(up: Running, tmp_path: Path) -> None:
+    """What `publish` was given is either searchable or failed with a typed reason that `status` counts."""
+    jpeg, bomb, cmyk = _picture(0), io.BytesIO(), io.BytesIO()
+    Image.new("1", (15_000, 14_000)).save(bomb, "PNG")  # 210 megapixels in a few kilobytes
+    Image.new("CMYK", (64, 64), (10, 20, 30, 40)).save(cmyk, "JPEG")
+    files = {
+        "good.jpg": (jpeg, None),
+        "cmyk.jpg": (cmyk.getvalue(), None),
+        "wrong-extension.png": (jpeg, None),
+        "empty.jpg": (b"", "image_empty"),
+        "text.jpg": (b"<html>not a picture</html>", "image_unsupported"),
+        "truncated.jpg": (jpeg[: len(jpeg) // 2], "image_unreadable"),
+        "bomb.png": (bomb.getvalue(), "image_too_large"),
+    }
+    for name, (data, _reason) in files.items():
+        (tmp_path / name).write_bytes(data)
+    pictures = [name_picture("bad-input", tmp_path / name) for name in files]
+    settings = read_settings()
+    report = publish_all(settings, up.parts.data, "bad-input", pictures, wait=True, bulk=False)
+    failed = {Path(one["file"]).name: one["reason"] for one in report["failed"]}
+    assert failed == {name: reason for name, (_data, reason) in files.items() if reason is not None}
+    assert report["outcomes"] == {"indexed": 3, "failed": 4}
+    found = standing(settings, find_addresses(settings, up.parts.data))
+    assert found["dead_letters"]["by_reason"] == dict.fromkeys(sorted(failed.values()), 1)
 
 
 def test_stop_leaves_no_process_and_no_run_behind(tmp_path: Path) -> None:

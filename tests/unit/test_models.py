@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import urllib.request
-from http.client import IncompleteRead
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -186,20 +185,31 @@ def test_b0_without_its_weights_says_how_to_get_them(empty_cache: Path) -> None:
     assert not list(empty_cache.glob("*"))
 
 
-def test_a_download_that_breaks_off_is_a_config_error(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\nhalf", b"no HTTP at all\r\n\r\n", b""],
+    ids=["half", "garbage", "nothing"],
+)
+def test_a_download_that_goes_wrong_is_a_config_error(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
     """And leaves no half file that would be taken for the weights at the next start."""
+    from torchvision.models import EfficientNet_B0_Weights
 
-    class Half(io.BytesIO):
-        def read(self, *_: object) -> bytes:
-            raise IncompleteRead(b"half")
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
 
-        def info(self) -> dict[str, str]:
-            return {}
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Half())
-    monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: Half())
-    with pytest.raises(ConfigError, match="LOOKALIKE_MODEL_WEIGHTS"):
-        model("efficientnet_b0").find_weights()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/{FILE_NAME}"
+        monkeypatch.setattr(EfficientNet_B0_Weights.DEFAULT.value, "url", url)
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(ConfigError, match="LOOKALIKE_MODEL_WEIGHTS"):
+            model("efficientnet_b0").find_weights()
+        server.join(30)
     assert not list(empty_cache.glob("*"))
 
 

@@ -60,6 +60,7 @@ def test_only_secrets_have_a_file_twin() -> None:
         ("LOOKALIKE_KAFKA_SSL_CA_FILE", "/no/such/file.pem"),
         ("LOOKALIKE_LOG_LEVEL", "loud"),
         ("LOOKALIKE_BUCKETS", " , "),
+        ("LOOKALIKE_TENANT_PREFIXES", "shared/"),
         ("LOOKALIKE_WORKER_DRAIN_S", "-1"),
     ],
 )
