@@ -170,7 +170,7 @@ class Supervisor:
 
     def _died(self, post: _Post, code: int, *, before: Sequence[_Post]) -> None:
         """Its own fault, for good or for now, or that of something before it."""
-        said = post.last_words() or f"exit {code}"
+        said = post.last_words() or f"exit {code} without a word, see {post.log}"
         error: ConfigError | DependencyError
         if code == EXIT_CONFIG and all(earlier.stood_since(post.started_at) for earlier in before):
             error = ConfigError(f"{post.child.name}: {said}")

@@ -63,7 +63,8 @@ def test_lite0_gives_rows_of_length_one(lite0: TorchEngine) -> None:
     """As many as pictures, of the stated dimension, and bit by bit the same again."""
     pixels = _pixels(_square(1), _square(2), _square(3))
     vectors = lite0.embed(pixels)
-    assert (vectors.shape, vectors.dtype) == ((3, lite0.info.dim), np.float32)
+    assert vectors.shape == (3, lite0.info.dim)
+    assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(vectors, lite0.embed(pixels))
 

@@ -98,7 +98,8 @@ def test_the_hash_engine_has_the_shape_it_states(dim: int, side_px: int) -> None
     """Rows of length one, the same in another process; also for sides that its grid does not divide."""
     engine = HashEngine(dim=dim, input_px=side_px)
     vectors = engine.embed(_pixels(1, 2, 3, side_px=side_px))
-    assert (vectors.shape, vectors.dtype) == ((3, dim), np.float32)
+    assert vectors.shape == (3, dim)
+    assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(
         vectors, HashEngine(dim=dim, input_px=side_px).embed(_pixels(1, 2, 3, side_px=side_px))
