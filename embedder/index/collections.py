@@ -6,9 +6,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from embedder.index.points import Write, Written
 from embedder.index.protocol import CollectionSpec, Maintenance, Searcher
@@ -16,6 +19,8 @@ from streams.errors import ConfigError, DependencyError
 
 SCHEMA_VERSION = 1
 """Of what lies in a collection's folder; another one is refused instead of misread."""
+MAX_DIM = 65_536
+"""Qdrant's own limit."""
 _NAME = re.compile(r"[a-z0-9_.-]{1,200}\Z")
 
 
@@ -55,11 +60,13 @@ class Collections:
         """
         if _NAME.match(spec.name) is None:
             raise ConfigError(f"{spec.name!r} is no name for a collection")
+        if not 1 <= spec.dim <= MAX_DIM:
+            raise ConfigError(f"vectors of {spec.dim} floats cannot be kept: 1 to {MAX_DIM} can")
         home = self._folder / "collections" / spec.name
         wanted = {"schema": SCHEMA_VERSION, "engine": self._engine, **asdict(spec)}
         try:
             if (home / "spec.json").exists():
-                _compare(home, json.loads((home / "spec.json").read_text()), wanted)
+                _compare(home, _read_spec(home), wanted)
             else:
                 home.mkdir(parents=True, exist_ok=True)
                 _replace(home / "spec.json", json.dumps(wanted))
@@ -93,15 +100,21 @@ class Collections:
             self.get(home.parent.name)
 
     def close(self) -> None:
-        for engine in self._open.values():
-            engine.close()
-        self._open.clear()
+        with ExitStack() as stack:  # one that fails leaves none of the others open
+            for engine in self._open.values():
+                stack.callback(engine.close)
+            self._open.clear()
 
     def _open_at(self, home: Path) -> Engine:
-        found = json.loads((home / "spec.json").read_text())
-        spec = CollectionSpec(found["model_id"], found["preprocessing_id"], found["dim"])
-        _compare(home, found, {"schema": SCHEMA_VERSION, "engine": self._engine, **asdict(spec)})
-        return self._open_engine(spec, home)
+        found = _read_spec(home)
+        _compare(home, found, {"schema": SCHEMA_VERSION, "engine": self._engine})
+        try:
+            spec = msgspec.convert(found, CollectionSpec)
+        except msgspec.ValidationError as exc:
+            raise _damaged(home) from exc
+        engine = self._open_engine(spec, home)
+        _sync(home)
+        return engine
 
     def _alias(self) -> str:
         try:
@@ -110,9 +123,21 @@ class Collections:
             raise DependencyError("index", "there is no collection yet: start a worker, it makes one") from exc
 
 
-def _compare(home: Path, found: object, wanted: dict[str, object]) -> None:
+def _read_spec(home: Path) -> dict[str, object]:
+    try:
+        found = json.loads((home / "spec.json").read_text())
+    except ValueError as exc:
+        raise _damaged(home) from exc
     if not isinstance(found, dict):
-        raise ConfigError(f"{home / 'spec.json'} is damaged: move the folder away and index again")
+        raise _damaged(home)
+    return found
+
+
+def _damaged(home: Path) -> ConfigError:
+    return ConfigError(f"{home / 'spec.json'} is damaged: move the folder away and index again")
+
+
+def _compare(home: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
     for name, value in wanted.items():
         if found.get(name) != value:
             raise ConfigError(
@@ -129,3 +154,13 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """A new name in a folder survives a power cut only with its folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,12 @@ import numpy.typing as npt
 
 from embedder.index.journal import Journal
 from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply
+from embedder.index.policy import check_limit
 from embedder.index.protocol import CollectionSpec, Hit, Hits, IndexStats, Page, Receipt
 from embedder.models.vectors import check_vector
 from streams.event import now_us
 
-_FIRST_ROWS = 64
+_FIRST_ROWS = 8
 
 
 class _Tenant:
@@ -35,7 +37,7 @@ class _Tenant:
         if row is None:
             row = self.rows[image_id] = self._new_row()
             self.names[row] = image_id
-        self.matrix[row] = vector
+        self.matrix[row] = vector / np.linalg.norm(vector)
 
     def remove(self, image_id: str) -> None:
         row = self.rows.pop(image_id, None)
@@ -45,13 +47,17 @@ class _Tenant:
             self._free.append(row)
 
     def search(self, vector: Vector, *, limit: int, without: str | None = None) -> tuple[Hit, ...]:
-        """The best `limit` rows; equal scores in the order of their names."""
+        """The best `limit` rows; equal scores in the order of their names, also where the limit cuts."""
         used = len(self.names)
-        scores = self.matrix[:used] @ vector
-        n = min(used, limit + 1 + (used - len(self.rows)))  # the image itself and freed rows fall out below
-        best = np.argpartition(-scores, n - 1)[:n] if 0 < n < used else np.arange(used)
+        scores = (self.matrix[:used] @ vector).clip(-1.0, 1.0)  # rounding reaches beyond a cosine's range
+        scores[self._free] = -np.inf
+        wanted = limit + 1  # the image itself falls out below
+        if wanted < used:
+            best = np.flatnonzero(scores >= np.partition(scores, used - wanted)[used - wanted])
+        else:
+            best = np.arange(used)
         found = sorted((-float(scores[row]), name) for row in best if (name := self.names[row]) is not None)
-        return tuple(Hit(name, min(1.0, -score)) for score, name in found if name != without)[:limit]
+        return tuple(Hit(name, -score) for score, name in found if name != without)[:limit]
 
     def _new_row(self) -> int:
         if self._free:
@@ -127,6 +133,7 @@ class ExactIndex:
         return self.read(tenant_id, [image_id])[0]
 
     def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
+        check_limit(limit)
         with self._lock:
             tenant = self._tenants.get(tenant_id)
             row = tenant.rows.get(image_id) if tenant else None
@@ -135,6 +142,7 @@ class ExactIndex:
             return Hits(tenant.search(tenant.matrix[row], limit=limit, without=image_id), exact=True)
 
     def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
+        check_limit(limit)
         check_vector(vector, self._spec.dim)
         unit = vector / np.linalg.norm(vector)
         with self._lock:
@@ -142,14 +150,18 @@ class ExactIndex:
             return Hits(tenant.search(unit, limit=limit) if tenant else (), exact=True)
 
     def list(self, tenant_id: str, *, limit: int, cursor: str | None = None, states: Sequence[State] = ()) -> Page:
+        check_limit(limit)
         after = read_cursor(cursor)
         with self._lock:
             tenant = self._tenants.get(tenant_id)
             points = tenant.points if tenant else {}
-            wanted = sorted(
-                image_id
-                for image_id, point in points.items()
-                if image_id > after and (not states or point.state in states)
+            wanted = heapq.nsmallest(
+                limit + 1,  # one more tells whether anything follows
+                (
+                    image_id
+                    for image_id, point in points.items()
+                    if image_id > after and (not states or point.state in states)
+                ),
             )
             page = tuple(points[image_id] for image_id in wanted[:limit])
         return Page(page, write_cursor(page[-1].image_id) if len(wanted) > limit else None)
@@ -171,16 +183,18 @@ class ExactIndex:
         return IndexStats("exact", self._spec.name, {state: states[state] for state in State}, dict(attempts), tenants)
 
     def flush(self) -> None:
-        if self._journal is not None:
-            self._journal.flush()
+        with self._lock:
+            if self._journal is not None:
+                self._journal.flush()
 
     def maintain(self, *, idle_s: float) -> None:
         """Nothing to keep in order."""
 
     def close(self) -> None:
         """Flush, and close the journal."""
-        if self._journal is not None:
-            self._journal.close()
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
 
 
 def write_cursor(image_id: str) -> str:

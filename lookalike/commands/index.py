@@ -46,4 +46,4 @@ def serve(ctx: click.Context, data: Path | None, engine: str, socket: Path | Non
 
     folder = data or settings.process.data / "index"
     at = socket or settings.index.index_socket or folder / "index.sock"
-    ctx.exit(serve_forever(data=folder, engine=engine, socket=at))
+    ctx.exit(serve_forever(data=folder, engine=engine, socket_path=at))

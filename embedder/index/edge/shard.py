@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -46,12 +46,14 @@ from qdrant_edge import Point as EdgePoint
 
 from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, to_payload
 from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply, point_id
-from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, choose
+from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, check_limit, choose
 from embedder.index.protocol import CollectionSpec, Hit, Hits, IndexStats, Page
 from embedder.models.vectors import check_vector
-from streams.errors import ConfigError
+from streams.errors import ConfigError, DependencyError
 
 log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
 
 VECTOR = "image"
 OPTIMISE_AT = 20_000
@@ -114,17 +116,18 @@ class EdgeIndex:
             number, payload = point_id(point.tenant_id, point.image_id), to_payload(point)
             if point.image_id in vectors or point.image_id not in known:
                 vector = vectors.get(point.image_id)
-                named: Any = {} if vector is None else {VECTOR: np.asarray(vector)}
+                named: Any = {} if vector is None else {VECTOR: _unit(vector)}
                 whole.append(EdgePoint(number, named, payload))
             else:
-                self._shard.update(UpdateOperation.overwrite_payload([number], payload))
+                _asked(self._shard.update, UpdateOperation.overwrite_payload([number], payload))
         if whole:
-            self._shard.update(UpdateOperation.upsert_points(whole))
+            _asked(self._shard.update, UpdateOperation.upsert_points(whole))
             self._unoptimised += len(whole)
 
     def _read(self, tenant_id: str, image_ids: Sequence[str]) -> dict[str, Point]:
         numbers: Any = [point_id(tenant_id, image_id) for image_id in dict.fromkeys(image_ids)]
-        points = [from_payload(record.payload or {}) for record in self._shard.retrieve(numbers, True, False)]
+        records = _asked(self._shard.retrieve, numbers, True, False)
+        points = [from_payload(record.payload or {}) for record in records]
         return {point.image_id: point for point in points if point.tenant_id == tenant_id}
 
     # ---- searches ----------------------------------------------------------------------------------
@@ -136,7 +139,8 @@ class EdgeIndex:
         return self._read(tenant_id, [image_id]).get(image_id)
 
     def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
-        records = self._shard.retrieve([point_id(tenant_id, image_id)], True, [VECTOR])
+        check_limit(limit)
+        records = _asked(self._shard.retrieve, [point_id(tenant_id, image_id)], True, [VECTOR])
         if not records or (records[0].payload or {}).get("tenant_id") != tenant_id:
             return None
         stored: Any = records[0].vector
@@ -147,29 +151,30 @@ class EdgeIndex:
         return Hits(others[:limit], found.exact)
 
     def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
+        check_limit(limit)
         check_vector(vector, self._spec.dim)
-        return self._nearest(tenant_id, vector, limit=limit)
+        return self._nearest(tenant_id, _unit(vector), limit=limit)
 
     def _nearest(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
         own = _tenant(tenant_id)
         asked: Any = vector
-        policy = choose(self._shard.count(CountRequest(filter=own, exact=False)))
-        found = self._shard.query(
-            QueryRequest(
-                limit=limit,
-                query=Query.Nearest(asked, using=VECTOR),
-                filter=own,
-                params=_params(policy),
-                with_payload=PayloadSelector.Include(["image_id"]),
-            )
+        policy = choose(_asked(self._shard.count, CountRequest(filter=own, exact=False)))
+        request = QueryRequest(
+            limit=limit,
+            query=Query.Nearest(asked, using=VECTOR),
+            filter=own,
+            params=_params(policy),
+            with_payload=PayloadSelector.Include(["image_id"]),
         )
-        hits = (Hit(str((one.payload or {})["image_id"]), min(1.0, float(one.score))) for one in found)
+        found = _asked(self._shard.query, request)
+        hits = (Hit(str((one.payload or {})["image_id"]), max(-1.0, min(1.0, float(one.score)))) for one in found)
         return Hits(tuple(sorted(hits, key=lambda hit: (-hit.score, hit.image_id))), policy.exact)
 
     def list(self, tenant_id: str, *, limit: int, cursor: str | None = None, states: Sequence[State] = ()) -> Page:
+        check_limit(limit)
         offset = None if cursor is None else _read_cursor(cursor)
         request = ScrollRequest(limit=limit, offset=offset, filter=_tenant(tenant_id, states), with_payload=True)
-        records, following = self._shard.scroll(request)
+        records, following = _asked(self._shard.scroll, request)
         points = tuple(from_payload(record.payload or {}) for record in records)
         return Page(points, None if following is None else str(following))
 
@@ -184,7 +189,7 @@ class EdgeIndex:
         return IndexStats("edge", self._spec.name, self._by_state(None), attempts, len(tenants))
 
     def flush(self) -> None:
-        self._shard.flush()
+        _asked(self._shard.flush)
 
     def maintain(self, *, idle_s: float) -> None:
         """Build graphs where enough points wait for them: soon when nobody asks, in any case at 20,000.
@@ -194,21 +199,37 @@ class EdgeIndex:
         due = self._unoptimised >= OPTIMISE_AT
         if due or (self._unoptimised >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S):
             started, points = time.monotonic(), self._unoptimised
-            self._shard.optimize()
+            _asked(self._shard.optimize)
             self._unoptimised = 0
             log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
-        self._shard.flush()
-        self._shard.close()
+        try:
+            self.flush()
+        finally:
+            _asked(self._shard.close)
 
     def _by_state(self, own: Filter | None) -> dict[State, int]:
         found = self._facet("state", own, limit=len(State))
         return {state: found.get(state.value, 0) for state in State}
 
     def _facet(self, key: str, own: Filter | None, *, limit: int) -> dict[str, int]:
-        hits = self._shard.facet(FacetRequest(key=key, limit=limit, exact=True, filter=own)).hits
-        return {str(hit.value): hit.count for hit in hits}
+        found = _asked(self._shard.facet, FacetRequest(key=key, limit=limit, exact=True, filter=own))
+        return {str(hit.value): hit.count for hit in found.hits}
+
+
+def _asked(call: Callable[..., Answer], *arguments: object) -> Answer:
+    """One call of the binding, whose errors are bare exceptions with a text: what was asked for was checked
+    before, so it is the engine that is unwell (a full disk, a file gone), and not this one picture."""
+    try:
+        return call(*arguments)
+    except Exception as exc:
+        raise DependencyError("index", f"Qdrant Edge failed: {exc}") from exc
+
+
+def _unit(vector: Vector) -> Vector:
+    """The engine leaves very short vectors as they are, and then their scores are no cosines."""
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 def _create(folder: Path, dim: int) -> EdgeShard:

@@ -1,12 +1,9 @@
-"""The worker's and the API's way to the index process: one socket, many calls under way, one thread that reads."""
+"""The worker's and the API's way to the index process."""
 
 from __future__ import annotations
 
 import itertools
-import select
-import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -19,15 +16,11 @@ import numpy as np
 from embedder.index.codec import encode, encode_writes
 from embedder.index.points import Point, PutVector, State, Vector, Write
 from embedder.index.protocol import CollectionSpec, Hits, IndexStats, Page, Receipt
-from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Answer, decode_answer, frame, raised
+from embedder.index.service.connection import Connection
 from embedder.models.vectors import check_vector
 from streams.errors import DependencyError
-from streams.threads import name_this_thread
 
 Result = TypeVar("Result")
-
-HANGS_AFTER_S = 30.0
-"""A write waits for a flush and perhaps for maintenance; longer than this the process is given up."""
 
 _points = msgspec.msgpack.Decoder(list[Point | None]).decode
 _point: Callable[[msgspec.Raw], Point | None] = msgspec.msgpack.Decoder(Point | None).decode
@@ -37,105 +30,6 @@ _count = msgspec.msgpack.Decoder(dict[State, int]).decode
 _spec = msgspec.msgpack.Decoder(CollectionSpec).decode
 _stats = msgspec.msgpack.Decoder(IndexStats).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
-
-
-class _Connection:
-    """One open socket. It is never mended: when it breaks, every call under way fails and a new one is made."""
-
-    def __init__(self, path: Path, *, timeout_s: float) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.settimeout(timeout_s)
-            self._socket.connect(str(path))
-        except OSError as exc:
-            self._socket.close()
-            raise DependencyError(
-                "index", f"the index process does not answer at {path}: {exc.strerror or exc}"
-            ) from exc
-        self._socket.settimeout(None)
-        self._lock = threading.Lock()
-        self._under_way: dict[int, tuple[Future[msgspec.Raw], float]] = {}
-        self._buffer = bytearray()
-        self.broken: DependencyError | None = None
-        self._reader = threading.Thread(target=self._read, name="index-answers", daemon=True)
-        self._reader.start()
-
-    def send(self, request_id: int, body: bytes) -> Future[msgspec.Raw]:
-        future: Future[msgspec.Raw] = Future()
-        with self._lock:
-            if self.broken is not None:
-                raise self.broken
-            self._under_way[request_id] = (future, time.monotonic())
-            try:
-                self._socket.sendall(frame(body))
-            except OSError as exc:
-                self._under_way.pop(request_id)
-                raise DependencyError("index", f"the index process went away: {exc.strerror or exc}") from exc
-        return future
-
-    def close(self, why: str = "the connection to the index was closed") -> None:
-        """Fail what is under way; may be called twice, from any thread."""
-        with self._lock:
-            if self.broken is None:
-                self.broken = DependencyError("index", why)
-                try:
-                    self._socket.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    self._socket.close()  # it was not connected any more
-            failed, self._under_way = self._under_way, {}
-            broken = self.broken
-        for future, _at in failed.values():
-            future.set_exception(broken)
-
-    def _read(self) -> None:
-        name_this_thread("index-answers")
-        why = "the index process went away"
-        try:
-            while (answer := self._next()) is not None:
-                with self._lock:
-                    future, _at = self._under_way.pop(answer.id, (None, 0.0))
-                if future is None:
-                    continue  # its caller gave up waiting
-                if answer.error is not None:
-                    future.set_exception(raised(answer.error))
-                else:
-                    future.set_result(answer.result.copy())
-        except (OSError, ValueError) as exc:
-            why = f"the index process went away: {exc}"
-        finally:
-            self.close(why)
-            self._socket.close()
-
-    def _next(self) -> Answer | None:
-        head = self._receive(HEAD.size)
-        if head is None:
-            return None
-        (length,) = HEAD.unpack(head)
-        if length > MAX_FRAME_BYTES:
-            raise ValueError(f"an answer of {length} bytes")
-        body = self._receive(length)
-        return None if body is None else decode_answer(body)
-
-    def _receive(self, n: int) -> bytes | None:
-        """The next `n` bytes, None at the end of the stream; gives a process up that does not answer any more."""
-        while len(self._buffer) < n:
-            readable, _, _ = select.select([self._socket], [], [], 1.0)
-            if not readable:
-                self._check_silence()
-                continue
-            part = self._socket.recv(1 << 18)
-            if not part:
-                return None
-            self._buffer += part
-        taken = bytes(self._buffer[:n])
-        del self._buffer[:n]
-        return taken
-
-    def _check_silence(self) -> None:
-        with self._lock:
-            oldest = min((at for _future, at in self._under_way.values()), default=None)
-        if oldest is not None and time.monotonic() - oldest > HANGS_AFTER_S:
-            raise ValueError(f"no answer for {HANGS_AFTER_S:g} s")
 
 
 class IndexClient:
@@ -155,7 +49,8 @@ class IndexClient:
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
+        self._connecting: Future[Connection] | None = None
 
     # ---- Writer ------------------------------------------------------------------------------------
 
@@ -166,7 +61,7 @@ class IndexClient:
         for write in writes:
             if isinstance(write, PutVector) and self._own is not None:
                 check_vector(write.vector, self._own.dim)
-        answered = self._send("write", encode_writes(tenant_id, writes))
+        answered = self._send(self._connected(), "write", encode_writes(tenant_id, writes))
         receipt: Future[Receipt] = Future()
         answered.add_done_callback(lambda done: _hand_over(done, receipt, _receipt))
         return receipt
@@ -183,6 +78,7 @@ class IndexClient:
         return self._ask("similar", encode((tenant_id, image_id, limit)), _hits)
 
     def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
+        check_vector(vector, vector.size)  # bytes have no shape: the other side could not tell
         raw = np.ascontiguousarray(vector, "<f4").tobytes()
         found = self._ask("search", encode((tenant_id, raw, limit)), _hits)
         assert found is not None
@@ -216,43 +112,56 @@ class IndexClient:
     # ---- calls -------------------------------------------------------------------------------------
 
     def _ask(self, operation: str, arguments: bytes, decode: Callable[[msgspec.Raw], Result]) -> Result:
-        return decode(self._wait(self._send(operation, arguments)))
+        connection = self._connected()
+        return decode(self._wait(connection, self._send(connection, operation, arguments)))
 
-    def _wait(self, answered: Future[msgspec.Raw]) -> msgspec.Raw:
+    def _wait(self, connection: Connection, answered: Future[msgspec.Raw]) -> msgspec.Raw:
         try:
             return answered.result(self._timeout_s)
         except FutureTimeout as exc:
             if answered.done():
                 raise
-            self.close()  # it hangs: whatever else was asked of it would hang as well
+            # It hangs: whatever else was asked on this connection would hang as well. Not on a newer one.
+            connection.close(f"the index process did not answer within {self._timeout_s:g} s")
             raise DependencyError("index", f"the index process did not answer within {self._timeout_s:g} s") from exc
 
-    def _send(self, operation: str, arguments: bytes) -> Future[msgspec.Raw]:
-        connection = self._connected()
-        return self._send_on(connection, operation, arguments)
-
-    def _send_on(self, connection: _Connection, operation: str, arguments: bytes) -> Future[msgspec.Raw]:
+    def _send(self, connection: Connection, operation: str, arguments: bytes) -> Future[msgspec.Raw]:
         number = next(self._ids)
         name = self._own.name if self._own is not None else ""
         return connection.send(number, encode((number, operation, name, msgspec.Raw(arguments))))
 
-    def _connected(self) -> _Connection:
+    def _connected(self) -> Connection:
+        """The open connection, or a new one; who comes while another thread connects shares its fate."""
         with self._lock:
-            if self._connection is not None and self._connection.broken is None:
+            if self._connection is not None and not self._connection.broken:
                 return self._connection
-            connection = _Connection(self._path, timeout_s=self._timeout_s)
-            if self._own is not None:
-                ensured = self._send_on(connection, "ensure", encode(self._own))
-                try:
-                    ensured.result(self._timeout_s)
-                except FutureTimeout as exc:
-                    connection.close()
-                    raise DependencyError("index", "the index process does not answer") from exc
-                except BaseException:
-                    connection.close()
-                    raise
-            self._connection = connection
+            connecting = self._connecting
+            if connecting is None:
+                mine = self._connecting = Future()
+        if connecting is not None:
+            return connecting.result()  # whoever connects is done within its own time-outs
+        try:
+            connection = self._connect()
+        except BaseException as exc:
+            with self._lock:
+                self._connecting = None
+            mine.set_exception(exc)
+            raise
+        with self._lock:
+            self._connection, self._connecting = connection, None
+        mine.set_result(connection)
+        return connection
+
+    def _connect(self) -> Connection:
+        connection = Connection(self._path, timeout_s=self._timeout_s)
+        if self._own is None:
             return connection
+        try:
+            self._wait(connection, self._send(connection, "ensure", encode(self._own)))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def _hand_over(

@@ -10,6 +10,8 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from embedder.index.collections import Collections, Engine
 from embedder.index.protocol import CollectionSpec
 from embedder.index.service.operations import READS, ensure, write
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
-from streams.errors import ConfigError
+from streams.errors import ConfigError, DependencyError
 
 log = structlog.get_logger(__name__)
 
@@ -31,17 +33,20 @@ FLUSH_SHARE = 25
 spent in flushes, which block searches (docs/index.md)."""
 MAX_FLUSH_WAIT_S = 1.0
 MAINTAIN_EVERY_S = 0.5
+LAST_ANSWERS_S = 1.0
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107; room for the suffix of a temporary name."""
 
 
 class IndexServer:
-    """Serves `collections` until :meth:`stop`. All methods on one event loop's thread."""
+    """Serves `collections` until asked to stop. All methods on one event loop's thread."""
 
     def __init__(self, collections: Collections, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._collections = collections
         self._clock = clock
-        self._waiting: list[tuple[asyncio.StreamWriter, bytes]] = []
+        self._waiting: list[tuple[asyncio.StreamWriter, int, bytes]] = []
+        self._stop = asyncio.Event()
+        self._failed: DependencyError | None = None
         self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
         self._flushed_at = 0.0
         self._flush_took_s = 0.0
@@ -49,7 +54,12 @@ class IndexServer:
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(self, socket_path: Path, stop: asyncio.Event) -> None:
-        """Answer until `stop` is set; what was applied by then is flushed and acknowledged."""
+        """Answer until `stop` is set; what was applied by then is flushed and acknowledged.
+
+        Raises:
+            DependencyError: a flush failed; everything that waited for it was told so.
+        """
+        self._stop = stop
         server = await asyncio.start_unix_server(self._client, path=str(socket_path), limit=MAX_FRAME_BYTES + HEAD.size)
         os.chmod(socket_path, 0o600)
         log.info("index answers", socket=str(socket_path))
@@ -60,14 +70,23 @@ class IndexServer:
             except TimeoutError:
                 continue
         server.close()
-        self._flush()
+        if self._failed is None:
+            self._flush()
+        await self._hang_up()
+        if self._failed is not None:
+            raise self._failed
+
+    async def _hang_up(self) -> None:
+        """Let the last answers out; whoever does not read them costs all together one second."""
         clients = dict(self._clients)
+        draining = [asyncio.ensure_future(_drained(writer)) for writer in clients]
+        if draining:
+            await asyncio.wait(draining, timeout=LAST_ANSWERS_S)
         for writer in clients:
-            await _drained(writer)
-            writer.close()
-        serving = [task for task in clients.values() if task is not None]
+            writer.transport.abort()
+        serving = [task for task in (*draining, *clients.values()) if task is not None]
         if serving:
-            await asyncio.wait(serving, timeout=1.0)
+            await asyncio.wait(serving, timeout=LAST_ANSWERS_S)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection. What it sends wrongly closes it, and nothing else."""
@@ -98,12 +117,11 @@ class IndexServer:
                 log.exception("request failed", operation=request.operation)
             writer.write(frame(encode((request.id, error_data(exc), None))))
             return
-        answer = frame(encode((request.id, None, msgspec.Raw(result))))
         if request.operation in ("write", "flush"):
-            self._waiting.append((writer, answer))
+            self._waiting.append((writer, request.id, result))
             self._flush_soon()
         else:
-            writer.write(answer)
+            writer.write(frame(encode((request.id, None, msgspec.Raw(result)))))
 
     def _execute(self, request: Request) -> bytes:
         if request.operation == "ping":
@@ -137,14 +155,24 @@ class IndexServer:
     def _flush(self) -> None:
         self._flush_at = None
         started = self._clock()
-        for engine in self._collections.opened():
-            engine.flush()
+        try:
+            for engine in self._collections.opened():
+                engine.flush()
+        except DependencyError as exc:
+            self._fail(exc)
         self._flushed_at = self._clock()
         self._flush_took_s = self._flushed_at - started
-        acknowledged, self._waiting = self._waiting, []
-        for writer, answer in acknowledged:
+        waiting, self._waiting = self._waiting, []
+        for writer, request_id, result in waiting:
             if not writer.is_closing():
-                writer.write(answer)
+                error = None if self._failed is None else error_data(self._failed)
+                writer.write(frame(encode((request_id, error, None if error else msgspec.Raw(result)))))
+
+    def _fail(self, error: DependencyError) -> None:
+        """What is on the disk is not known any more: end, so that the next start reads it."""
+        log.critical("index ends: it cannot make writes durable", error=error.message)
+        self._failed = error
+        self._stop.set()
 
     def _maintain(self) -> None:
         idle_s = self._clock() - self._last_request_at
@@ -153,24 +181,49 @@ class IndexServer:
 
 
 async def _drained(writer: asyncio.StreamWriter) -> None:
-    """Let the last answers out; a client that is gone does not matter any more."""
+    """Returns when everything written was handed to the kernel; a client that is gone does not matter any more."""
+    writer.transport.set_write_buffer_limits(high=0)  # else `drain` is content with a full buffer
     try:
-        await asyncio.wait_for(writer.drain(), 1.0)
-    except (TimeoutError, ConnectionError):
+        await writer.drain()
+    except ConnectionError:
         log.warning("client went away before its last answer")
 
 
-def serve_forever(*, data: Path, engine: str, socket: Path) -> int:
+def _claim(socket_path: Path) -> None:
+    """Remove the socket of a process that was killed; ConfigError for anything else that is there."""
+    try:
+        mode = socket_path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{socket_path} is a file, not a socket: choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(socket_path))
+        except TimeoutError:
+            pass  # its queue of callers is full: somebody is there
+        except OSError:
+            socket_path.unlink(missing_ok=True)
+            return
+    raise ConfigError(f"another process answers at {socket_path}: stop it, or choose another path")
+
+
+def serve_forever(*, data: Path, engine: str, socket_path: Path) -> int:
     """``lookalike index serve``: until SIGTERM or Ctrl-C; returns the exit code. Runs in the main thread.
 
+    The exit code is 1 where writes could not be made durable: a new start reads what is on the disk.
+
     Raises:
-        ConfigError: another index process has this folder, or the folder or the socket cannot be made.
+        ConfigError: another index process has this folder or socket, or one of them cannot be made.
     """
-    if len(os.fsencode(socket)) > MAX_SOCKET_PATH_BYTES:
-        raise ConfigError(f"the socket's path is too long for Linux (over {MAX_SOCKET_PATH_BYTES} bytes): {socket}")
+    if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"the socket's path is too long for Linux (over {MAX_SOCKET_PATH_BYTES} bytes): {socket_path}"
+        )
     try:
         data.mkdir(parents=True, exist_ok=True)
-        socket.parent.mkdir(parents=True, exist_ok=True)
+        socket_path.parent.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("w")
     except OSError as exc:
         raise ConfigError(f"{data} cannot be written: {exc.strerror or exc}") from exc
@@ -179,13 +232,17 @@ def serve_forever(*, data: Path, engine: str, socket: Path) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise ConfigError(f"another index process has {data}: stop it, or choose another folder") from exc
-        socket.unlink(missing_ok=True)  # of a process that was killed: the lock says that it is gone
-        asyncio.run(_serve(data, engine, socket))
-        socket.unlink(missing_ok=True)
+        _claim(socket_path)
+        try:
+            asyncio.run(_serve(data, engine, socket_path))
+        except DependencyError:  # told already; whoever supervises starts it again on what is on the disk
+            return 1
+        finally:
+            socket_path.unlink(missing_ok=True)
     return 0
 
 
-async def _serve(data: Path, engine: str, socket: Path) -> None:
+async def _serve(data: Path, engine: str, socket_path: Path) -> None:
     collections = Collections(data, _opener(engine), engine=engine)
     try:
         collections.open_all()
@@ -193,7 +250,7 @@ async def _serve(data: Path, engine: str, socket: Path) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await IndexServer(collections).serve(socket, stop)
+        await IndexServer(collections).serve(socket_path, stop)
     finally:
         collections.close()
 

@@ -1,0 +1,155 @@
+"""Every index there is, ready to be written and asked: what tests/contract/test_index.py runs on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from embedder.index.edge.shard import EdgeIndex
+from embedder.index.exact import ExactIndex
+from embedder.index.points import Bury, PutVector, Vector, Write
+from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Writer
+from streams.event import MIN_VERSION, Attribute, Location, now_us
+from tests.index_process import IndexProcess
+from tests.script import VECTOR_DIM
+
+Item = TypeVar("Item")
+
+SPEC = CollectionSpec("hash", "test-v1", VECTOR_DIM)
+REOPEN_EVERY = 30
+"""So many writes between two openings of the indexes that show that they come back as they were."""
+
+
+class Index(Writer, Searcher, Maintenance, Protocol):
+    """All that can be asked of one collection."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """One index, shared by the tests of a module, each with tenants of its own.
+
+    `served`: behind a socket, where any thread may call and a write takes as long as a flush.
+    """
+
+    index: Index
+    served: bool
+    engine: str
+    _numbers: Iterator[int]
+
+    def tenant(self) -> str:
+        """The name of a tenant that nobody has used yet."""
+        return f"t{next(self._numbers)}"
+
+    def each(self, play: Callable[[Item], object], items: Sequence[Item]) -> None:
+        """Call `play` for every item: at once where the index may be called so, which shares the flushes."""
+        if not self.served:
+            for item in items:
+                play(item)
+            return
+        with ThreadPoolExecutor(len(items)) as threads:
+            for _ in threads.map(play, items):
+                pass
+
+
+class ReopeningExact(ExactIndex):
+    """Opens its file again every few writes: what it answers then is what the file held."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(SPEC, journal=journal)
+        self._path = journal
+        self._n_writes = 0
+
+    def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[Receipt]:
+        receipt = super().write(tenant_id, writes)
+        self._n_writes += 1
+        if self._n_writes % REOPEN_EVERY == 0:
+            self.close()
+            ExactIndex.__init__(self, SPEC, journal=self._path)
+        return receipt
+
+
+class ReopeningEdge(EdgeIndex):
+    """Qdrant Edge in this process, opened again every few writes."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(SPEC, home)
+        self._home = home
+        self._n_writes = 0
+
+    def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[Receipt]:
+        done: Future[Receipt] = Future()
+        done.set_result(Receipt(tuple(self.write_now(tenant_id, writes)), now_us()))
+        self._n_writes += 1
+        if self._n_writes % REOPEN_EVERY == 0:
+            self.close()
+            EdgeIndex.__init__(self, SPEC, self._home)
+        return done
+
+
+STANDS = ("exact", "exact reopened", "edge reopened", "exact served", "edge served")
+
+
+@contextmanager
+def standing(name: str, folder: Path) -> Iterator[Stand]:
+    """The index of this name, its files in `folder`."""
+    engine, _, how = name.partition(" ")
+    numbers = itertools.count(1)
+    if how == "served":
+        process = IndexProcess(folder / "data", engine=engine, flush_share=0.5)
+        with process, closing(process.client(SPEC)) as client:
+            yield Stand(client, True, engine, numbers)
+        return
+    index: ExactIndex | ReopeningEdge
+    if engine == "edge":
+        index = ReopeningEdge(folder)
+    else:
+        index = ReopeningExact(folder / "journal") if how else ExactIndex(SPEC)
+    with closing(index):
+        yield Stand(index, False, engine, numbers)
+
+
+def towards(*values: float) -> Vector:
+    """A vector that begins with `values`; zeros follow."""
+    vector = np.zeros(VECTOR_DIM, np.float32)
+    vector[: len(values)] = values
+    return vector
+
+
+def put(
+    image_id: str,
+    vector: Vector | None = None,
+    *,
+    version: int = 1,
+    etag: str = "a",
+    tags: tuple[str, ...] = (),
+    attributes: dict[str, Attribute] | None = None,
+    dim: int = VECTOR_DIM,
+) -> PutVector:
+    """A write that makes an image searchable; its vector defaults to the first axis, `dim` floats long."""
+    return PutVector(
+        image_id=image_id,
+        version=MIN_VERSION + version,
+        vector=np.eye(1, dim, dtype=np.float32)[0] if vector is None else vector,
+        location=Location("pictures", f"{image_id}.jpg", etag, size_bytes=9, content_type="image/jpeg"),
+        etag=etag,
+        sha256=etag * 64,
+        indexed_at_us=MIN_VERSION,
+        created_at_us=MIN_VERSION,
+        engine="torch-cpu-fp32",
+        tags=tags,
+        attributes=attributes or {},
+        width_px=640,
+        height_px=480,
+    )
+
+
+def bury(image_id: str, *, version: int = 2) -> Bury:
+    """A write that leaves a tombstone."""
+    return Bury(image_id, MIN_VERSION + version, at_us=MIN_VERSION)

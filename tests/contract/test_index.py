@@ -1,0 +1,442 @@
+"""What every index must do, on every index there is: in this process, opened again, and behind the socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+
+from embedder.index.points import (
+    Attempt,
+    AttemptState,
+    Note,
+    Point,
+    Refresh,
+    State,
+    Vector,
+    Write,
+    Written,
+    apply,
+)
+from streams.errors import EventError, Reason
+from streams.event import MIN_VERSION, Attribute
+from tests.contract.index_cases import SPEC, STANDS, Index, Stand, bury, put, standing, towards
+from tests.interleavings import World
+from tests.played_index import PlayedIndex
+from tests.races import RACES
+from tests.script import VECTOR_DIM, Action, scripts
+from tests.table import ROWS, Case, check
+
+DURABLE_S = 30.0
+N_SCRIPTS = 40
+
+
+@pytest.fixture(scope="module", params=STANDS)
+def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    with standing(request.param, tmp_path_factory.mktemp("index")) as found:
+        yield found
+
+
+@pytest.fixture
+def index(stand: Stand) -> Index:
+    return stand.index
+
+
+@pytest.fixture
+def tenant(stand: Stand) -> str:
+    return stand.tenant()
+
+
+@pytest.fixture(scope="module")
+def random_scripts() -> list[list[Action]]:
+    """The same scripts for every index, long enough to meet every race; what fails here is shrunk in test_points."""
+    found: list[list[Action]] = []
+
+    @settings(max_examples=N_SCRIPTS, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @given(scripts())
+    def collect(script: list[Action]) -> None:
+        found.append(script)
+
+    collect()
+    return found
+
+
+def write(index: Index, tenant_id: str, *writes: Write) -> list[Written]:
+    return list(index.write(tenant_id, writes).result(DURABLE_S).written)
+
+
+def found(index: Index, tenant_id: str, vector: Vector, *, limit: int = 100) -> dict[str, float]:
+    """Score by image, best first."""
+    return {hit.image_id: hit.score for hit in index.search(tenant_id, vector, limit=limit).hits}
+
+
+def listed(index: Index, tenant_id: str, *, limit: int, states: tuple[State, ...] = ()) -> list[list[str]]:
+    """The image ids of every page."""
+    pages: list[list[str]] = []
+    cursor: str | None = None
+    while True:
+        page = index.list(tenant_id, limit=limit, cursor=cursor, states=states)
+        pages.append([point.image_id for point in page.points])
+        cursor = page.next_cursor
+        if cursor is None:
+            return pages
+
+
+class TestTable:
+    """The table of docs/semantics.md."""
+
+    def test_each_row_and_race(self, stand: Stand) -> None:
+        """What each row of the table and each race that the design names says in words is what is stored."""
+
+        def run(case: Case) -> None:
+            tenant_id = stand.tenant()
+            try:
+                check(case, tenant_id, PlayedIndex(tenant_id, writer=stand.index, searcher=stand.index))
+            except BaseException as exc:
+                exc.add_note(case.fact)
+                raise
+
+        stand.each(run, ROWS + RACES)
+
+    def test_any_interleaving_of_two_tenants(self, stand: Stand, random_scripts: list[list[Action]]) -> None:
+        """Whatever order events of the same image ids in two tenants come in, each tenant's end is the oracle's."""
+
+        def run(number: int) -> None:
+            worlds = []
+            for _ in range(2):
+                tenant_id = stand.tenant()
+                worlds.append(World(tenant_id, PlayedIndex(tenant_id, writer=stand.index, searcher=stand.index)))
+            for pair in zip_longest(random_scripts[number], random_scripts[number + 1]):
+                for world, other, action in zip(worlds, reversed(worlds), pair, strict=True):
+                    if action is not None:
+                        world.act(action)
+                        other._check_rows()  # of what the other tenant holds nothing has moved
+            for world in worlds:
+                world.drain()
+                world.check_settled()
+
+        stand.each(run, range(0, len(random_scripts) - 1, 2))
+
+
+class TestWrites:
+    """One call with several writes, and what may not be written."""
+
+    def test_a_batch_is_applied_in_its_order(self, index: Index, tenant: str) -> None:
+        """Several writes of one image in one call give what they give one after the other."""
+        location = put("a").location
+        failed = Attempt(MIN_VERSION + 9, AttemptState.FAILED, Reason.IMAGE_MISSING, tries=2, at_us=7)
+        batch: list[Write] = [
+            put("a", towards(1)),
+            Refresh("a", MIN_VERSION + 2, location, "a", ("new",), {"colour": "red"}),
+            Note("a", failed),
+            put("b", towards(0, 1)),
+            bury("b"),
+            put("b", towards(0, 1), version=1),
+            bury("c"),
+            put("c", towards(0, 0, 1), version=3),
+            Note("d", failed),
+        ]
+        one_by_one: dict[str, Point | None] = {}
+        expected = []
+        for each in batch:
+            change = apply(tenant, one_by_one.get(each.image_id), each)
+            one_by_one[each.image_id] = change.point
+            expected.append(change.written)
+        assert write(index, tenant, *batch) == expected
+        assert expected.count(Written.SUPERSEDED) == 1
+        assert index.read(tenant, list("abcd")) == list(one_by_one.values())
+        assert found(index, tenant, towards(1, 1, 1)).keys() == {"a", "c"}
+
+    def test_the_last_of_several_vectors_is_searched(self, index: Index, tenant: str) -> None:
+        """Two pictures of one image in one call: the newer one's vector and version are what is there."""
+        write(index, tenant, put("a", towards(1), version=1), put("a", towards(0, 1), version=2, etag="b"))
+        assert found(index, tenant, towards(0, 1))["a"] == pytest.approx(1.0)
+        assert index.read(tenant, ["a"]) == [apply(tenant, None, put("a", version=2, etag="b")).point]
+
+    def test_writing_again_changes_nothing(self, index: Index, tenant: str) -> None:
+        """The same call a second time is reported as before and leaves points, hits and counts as they were."""
+        batch: list[Write] = [put("a"), bury("b"), Note("c", Attempt(MIN_VERSION + 1, AttemptState.PENDING, at_us=5))]
+        first = write(index, tenant, *batch)
+        before = index.read(tenant, list("abc")), found(index, tenant, towards(1)), index.count(tenant)
+        assert write(index, tenant, *batch) == first == [Written.APPLIED] * 3
+        assert (index.read(tenant, list("abc")), found(index, tenant, towards(1)), index.count(tenant)) == before
+
+    def test_everything_said_of_a_picture_comes_back(self, index: Index, tenant: str) -> None:
+        """Every field of a point survives storage with its type: text, numbers, bools, times, awkward names."""
+        attributes: dict[str, Attribute] = {
+            "n": 2**53 - 1,
+            "x": 1.0,
+            "y": 0.1,
+            "yes": True,
+            "no": False,
+            "shop": "née = “ü” \U0001f4f7",
+        }
+        one = put("A.b~c-d_9", tags=("x", "", "ü" * 256), attributes=attributes)
+        write(index, tenant, one, Note(one.image_id, Attempt(MIN_VERSION + 5, AttemptState.RETRYING, at_us=3)))
+        (point,) = index.read(tenant, [one.image_id])
+        assert point is not None
+        plain = apply(tenant, None, one).point
+        assert plain is not None
+        assert point.attempt == Attempt(MIN_VERSION + 5, AttemptState.RETRYING, at_us=3)
+        for name in Point.__dataclass_fields__:
+            if name != "attempt":
+                assert getattr(point, name) == getattr(plain, name), name
+        assert {name: type(value) for name, value in point.attributes.items()} == {
+            name: type(value) for name, value in attributes.items()
+        }
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            np.zeros(VECTOR_DIM, np.float32),
+            np.full(VECTOR_DIM, np.nan, np.float32),
+            towards(1, np.inf),
+            np.ones(VECTOR_DIM - 1, np.float32),
+            np.ones(VECTOR_DIM + 1, np.float32),
+            np.ones((2, VECTOR_DIM // 2), np.float32),
+        ],
+        ids=["zero", "nan", "infinite", "short", "long", "two-dimensional"],
+    )
+    def test_an_unusable_vector_is_refused(self, index: Index, tenant: str, bad: Vector) -> None:
+        """What cannot be compared is refused with its reason, and with it everything of its call."""
+        with pytest.raises(EventError) as refused:
+            write(index, tenant, put("a"), put("b", bad), bury("c"))
+        assert refused.value.reason is Reason.VECTOR_INVALID
+        assert index.read(tenant, list("abc")) == [None] * 3
+        with pytest.raises(EventError) as refused:
+            index.search(tenant, bad, limit=1)
+        assert refused.value.reason is Reason.VECTOR_INVALID
+
+    def test_nothing_is_a_write_too(self, index: Index, tenant: str) -> None:
+        """A call without writes, and a read without names, answer with nothing."""
+        assert write(index, tenant) == []
+        assert index.read(tenant, []) == []
+
+    def test_read_answers_in_order(self, index: Index, tenant: str) -> None:
+        """One answer per name asked for, repeated and unknown ones included."""
+        write(index, tenant, put("a"), put("b"))
+        points = index.read(tenant, ["b", "none", "a", "b"])
+        assert [point and point.image_id for point in points] == ["b", None, "a", "b"]
+
+
+class TestSearch:
+    """What a search finds, and how it is scored."""
+
+    def test_the_score_is_the_cosine_best_first(self, index: Index, tenant: str) -> None:
+        """Hits come by falling cosine, from 1 for the same direction to -1 for the opposite one."""
+        write(index, tenant, put("same", towards(1)), put("near", towards(0.8, 0.6)), put("far", towards(-1)))
+        hits = index.search(tenant, towards(1), limit=10).hits
+        assert [hit.image_id for hit in hits] == ["same", "near", "far"]
+        assert [hit.score for hit in hits] == pytest.approx([1.0, 0.8, -1.0], abs=1e-6)
+        assert all(-1.0 <= hit.score <= 1.0 for hit in hits)
+
+    @pytest.mark.parametrize("length", [1e-10, 3.0, 1e10])
+    def test_the_length_of_a_vector_does_not_count(self, index: Index, tenant: str, length: float) -> None:
+        """Only the direction is compared, of what is stored and of what is asked."""
+        write(index, tenant, put("a", towards(0.6 * length, 0.8 * length)))
+        assert found(index, tenant, towards(length))["a"] == pytest.approx(0.6, abs=1e-6)
+
+    def test_ten_thousandths_are_told_apart(self, index: Index, tenant: str) -> None:
+        """Scores are those of the stored floats, whatever the engine keeps besides them."""
+        rng = np.random.default_rng(7)
+        vectors = rng.normal(size=(60, VECTOR_DIM)).astype(np.float32)
+        write(index, tenant, *(put(f"i{n}", vector) for n, vector in enumerate(vectors)))
+        query = rng.normal(size=VECTOR_DIM).astype(np.float32)
+        cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+        best = np.argsort(-cosines)[:10]
+        hits = index.search(tenant, query, limit=10).hits
+        assert [hit.image_id for hit in hits] == [f"i{n}" for n in best]
+        assert [hit.score for hit in hits] == pytest.approx(cosines[best], abs=1e-5)
+
+    def test_equal_scores_come_by_name(self, index: Index, tenant: str) -> None:
+        """Pictures that are equally alike have one stable order."""
+        write(index, tenant, *(put(name) for name in "dacb"))
+        assert list(found(index, tenant, towards(1))) == ["a", "b", "c", "d"]
+
+    def test_limit_cuts_after_the_best(self, index: Index, tenant: str) -> None:
+        """No more than asked for, and those are the best; a limit above what is there gives all."""
+        write(index, tenant, *(put(f"i{n}", towards(10 - n, n)) for n in range(6)))
+        assert list(found(index, tenant, towards(1), limit=2)) == ["i0", "i1"]
+        assert len(found(index, tenant, towards(1), limit=10_000)) == 6
+        similar = index.similar(tenant, "i0", limit=2)
+        assert similar is not None
+        assert [hit.image_id for hit in similar.hits] == ["i1", "i2"]
+
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_a_limit_below_one_is_refused(self, index: Index, tenant: str, limit: int) -> None:
+        """Asking for nothing is the caller's mistake, told in the same way everywhere."""
+        write(index, tenant, put("a"))
+        for ask in (
+            lambda: index.search(tenant, towards(1), limit=limit),
+            lambda: index.similar(tenant, "a", limit=limit),
+            lambda: index.list(tenant, limit=limit),
+        ):
+            with pytest.raises(ValueError, match="limit"):
+                ask()
+
+    def test_similar_leaves_out_the_image_itself(self, index: Index, tenant: str) -> None:
+        """Also where others have the very same vector; a limit counts the others only."""
+        write(index, tenant, *(put(name) for name in "abc"))
+        for name in "abc":
+            similar = index.similar(tenant, name, limit=2)
+            assert similar is not None
+            assert [hit.image_id for hit in similar.hits] == [other for other in "abc" if other != name]
+
+    def test_a_lonely_image_is_similar_to_nothing(self, index: Index, tenant: str) -> None:
+        """No others: no hits, which is another answer than an image without a vector."""
+        write(index, tenant, put("a"))
+        similar = index.similar(tenant, "a", limit=3)
+        assert similar is not None
+        assert similar.hits == ()
+
+    def test_what_has_no_vector_is_never_a_hit(self, index: Index, tenant: str) -> None:
+        """Tombstones and empty points are in no search, and nothing is similar to them."""
+        write(index, tenant, put("a"), put("b"), Note("c", Attempt(MIN_VERSION + 1, AttemptState.PENDING)))
+        write(index, tenant, bury("b"), bury("d"))
+        assert found(index, tenant, towards(1)).keys() == {"a"}
+        assert [index.similar(tenant, name, limit=5) for name in ("b", "c", "d", "never")] == [None] * 4
+
+    def test_a_picture_that_comes_back_is_found_as_it_is_now(self, index: Index, tenant: str) -> None:
+        """Deleted and created again: found by the new vector alone, also where others were written between."""
+        write(index, tenant, put("a", towards(1)), put("b", towards(0, 0, 1)))
+        write(index, tenant, bury("a"), put("c", towards(0, 0, 0, 1)))
+        write(index, tenant, put("a", towards(0, 1), version=3))
+        assert found(index, tenant, towards(0, 1))["a"] == pytest.approx(1.0)
+        assert found(index, tenant, towards(1))["a"] == pytest.approx(0.0, abs=1e-6)
+        assert len(found(index, tenant, towards(1))) == 3
+
+    def test_a_refresh_and_a_note_keep_the_vector(self, index: Index, tenant: str) -> None:
+        """What changes nothing of the picture leaves it searchable as it was."""
+        one = put("a", towards(0.6, 0.8))
+        write(index, tenant, one)
+        write(index, tenant, Refresh("a", MIN_VERSION + 2, one.location, "a", ("x",)))
+        write(index, tenant, Note("a", Attempt(MIN_VERSION + 3, AttemptState.FAILED, Reason.IMAGE_MISSING)))
+        assert found(index, tenant, towards(1))["a"] == pytest.approx(0.6, abs=1e-6)
+
+
+class TestTenants:
+    """No tenant sees another, and none can be named by accident."""
+
+    def test_the_same_image_id_in_two_tenants_is_two_points(self, stand: Stand, index: Index) -> None:
+        """Written, refreshed and deleted in one tenant, the other's stays as it is."""
+        ours, theirs = stand.tenant(), stand.tenant()
+        write(index, ours, put("a", towards(1), tags=("ours",)))
+        write(index, theirs, put("a", towards(0, 1), version=5, tags=("theirs",)))
+        before = index.get(ours, "a")
+        write(index, theirs, bury("a", version=9))
+        assert index.get(ours, "a") == before
+        assert before is not None
+        assert before.tags == ("ours",)
+        assert found(index, ours, towards(1))["a"] == pytest.approx(1.0)
+        assert found(index, theirs, towards(1)) == {}
+
+    def test_nothing_of_another_tenant_comes_through(self, stand: Stand, index: Index) -> None:
+        """Its images are in no answer: not read, got, similar, searched, listed, counted."""
+        ours, theirs = stand.tenant(), stand.tenant()
+        write(index, theirs, *(put(f"i{n}") for n in range(5)), Note("n", Attempt(MIN_VERSION, AttemptState.PENDING)))
+        assert index.read(ours, ["i0", "n"]) == [None, None]
+        assert index.get(ours, "i0") is None
+        assert index.similar(ours, "i0", limit=5) is None
+        assert index.search(ours, towards(1), limit=100).hits == ()
+        assert index.list(ours, limit=100).points == ()
+        assert set(index.count(ours).values()) == {0}
+        write(index, ours, put("mine", towards(0, 1)))
+        assert found(index, ours, towards(1)).keys() == {"mine"}
+        assert listed(index, ours, limit=100) == [["mine"]]
+        similar = index.similar(ours, "mine", limit=100)
+        assert similar is not None
+        assert similar.hits == ()
+
+    def test_names_that_begin_alike_are_apart(self, stand: Stand, index: Index) -> None:
+        """A tenant is matched as a whole, whatever stands in the names on either side."""
+        stem = stand.tenant()
+        for tenant_id in (stem, f"{stem}-b", f"{stem}_b"):
+            write(index, tenant_id, put("b"), put(f"of-{tenant_id}"))
+        for tenant_id in (stem, f"{stem}-b", f"{stem}_b"):
+            assert found(index, tenant_id, towards(1)).keys() == {"b", f"of-{tenant_id}"}
+            assert sorted(listed(index, tenant_id, limit=100)[0]) == ["b", f"of-{tenant_id}"]
+
+    def test_a_cursor_of_another_tenant_leads_to_nothing_of_it(self, stand: Stand, index: Index) -> None:
+        """A cursor says where to go on, never in whose list."""
+        ours, theirs = stand.tenant(), stand.tenant()
+        write(index, ours, *(put(f"o{n}") for n in range(6)))
+        write(index, theirs, *(put(f"t{n}") for n in range(6)))
+        cursor = index.list(theirs, limit=3).next_cursor
+        assert all(point.tenant_id == ours for point in index.list(ours, limit=100, cursor=cursor).points)
+
+
+class TestLists:
+    """Pages, counts and figures."""
+
+    @pytest.mark.parametrize("limit", [1, 3, 7, 100])
+    def test_pages_are_complete_and_without_repeats(self, index: Index, tenant: str, limit: int) -> None:
+        """Following the cursors gives every image once; no page is longer than asked for, none but the last shorter."""
+        names = [f"i{n:02}" for n in range(14)]
+        write(index, tenant, *(put(name) for name in names))
+        pages = listed(index, tenant, limit=limit)
+        assert sorted(name for page in pages for name in page) == names
+        assert all(len(page) == limit for page in pages[:-1])
+        assert 0 < len(pages[-1]) <= limit
+
+    def test_a_list_goes_on_where_it_was_while_others_are_written(self, index: Index, tenant: str) -> None:
+        """What is there throughout is listed exactly once, whatever comes and changes between two pages."""
+        names = {f"i{n}" for n in range(10)}
+        write(index, tenant, *(put(name) for name in names))
+        seen: list[str] = []
+        cursor: str | None = None
+        for n in range(100):
+            page = index.list(tenant, limit=3, cursor=cursor)
+            seen += [point.image_id for point in page.points]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+            if n < 3:
+                write(index, tenant, put(f"new{n}"), put(f"i{n}", version=2, etag="b"))
+        assert sorted(set(seen) & names) == sorted(name for name in seen if name in names) == sorted(names)
+
+    def test_states_choose_what_is_listed(self, index: Index, tenant: str) -> None:
+        """Each state alone, two together, and all when none is named; every page carries whole points."""
+        write(index, tenant, put("a"), put("b"), bury("c"), Note("d", Attempt(MIN_VERSION, AttemptState.FAILED)))
+        assert sorted(listed(index, tenant, limit=9, states=(State.INDEXED,))[0]) == ["a", "b"]
+        assert listed(index, tenant, limit=9, states=(State.DELETED,)) == [["c"]]
+        assert listed(index, tenant, limit=9, states=(State.EMPTY,)) == [["d"]]
+        assert sorted(listed(index, tenant, limit=9, states=(State.DELETED, State.EMPTY))[0]) == ["c", "d"]
+        assert sorted(listed(index, tenant, limit=9)[0]) == ["a", "b", "c", "d"]
+        for point in index.list(tenant, limit=9).points:
+            assert point == index.get(tenant, point.image_id)
+
+    @pytest.mark.parametrize("cursor", ["", "x", "a", "../..", "00000000", "é", "0" * 10_000])
+    def test_a_cursor_not_given_out_is_refused(self, index: Index, tenant: str, cursor: str) -> None:
+        """What was typed or cut off is the caller's mistake, not an empty page."""
+        write(index, tenant, put("a"))
+        with pytest.raises(ValueError, match="cursor"):
+            index.list(tenant, limit=1, cursor=cursor)
+
+    def test_counts_follow_every_change(self, index: Index, tenant: str) -> None:
+        """Every state is counted exactly, none is left out."""
+        assert index.count(tenant) == {State.INDEXED: 0, State.DELETED: 0, State.EMPTY: 0}
+        write(index, tenant, put("a"), put("b"), Note("c", Attempt(MIN_VERSION, AttemptState.FAILED)))
+        assert index.count(tenant) == {State.INDEXED: 2, State.DELETED: 0, State.EMPTY: 1}
+        write(index, tenant, bury("a"), put("c"))
+        assert index.count(tenant) == {State.INDEXED: 2, State.DELETED: 1, State.EMPTY: 0}
+
+    def test_figures_count_all_tenants(self, stand: Stand, index: Index) -> None:
+        """Points by state, attempts by state and tenants grow by what two new tenants write."""
+        before = index.stats()
+        note = Attempt(MIN_VERSION + 7, AttemptState.FAILED, Reason.IMAGE_MISSING)
+        write(index, stand.tenant(), put("a"), bury("b"), Note("a", note))
+        write(index, stand.tenant(), put("a"), Note("c", Attempt(MIN_VERSION, AttemptState.PENDING)))
+        after = index.stats()
+        grown = {state: after.points[state] - before.points[state] for state in State}
+        assert grown == {State.INDEXED: 2, State.DELETED: 1, State.EMPTY: 1}
+        assert after.attempts.get("failed", 0) - before.attempts.get("failed", 0) == 1
+        assert after.attempts.get("pending", 0) - before.attempts.get("pending", 0) == 1
+        assert after.tenants - before.tenants == 2
+        assert (after.engine, after.collection) == (stand.engine, SPEC.name)
+
+    def test_the_collection_says_what_it_holds(self, index: Index) -> None:
+        """Model, preprocessing and size as it was made."""
+        assert index.spec() == SPEC
