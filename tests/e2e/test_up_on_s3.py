@@ -179,7 +179,7 @@ def test_uploads_of_others_are_indexed_whoever_dies(up: Running, index: IndexCli
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: index.count(TENANT)[State.INDEXED] == N_UPLOADS, timeout_s=240)
-        wait_until(lambda: _lag(up) == 0)
+        wait_until(lambda: _lag(up) == 0, timeout_s=120)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert _lag(up) == 0
@@ -212,10 +212,10 @@ def test_a_bucket_and_the_index_agree_after_changes_of_every_kind(
         tagged = ("ObjectCreated:PutTagging", f"{TENANT}/c3.jpg")
         _notify(up, *changes, tagged, *copied, (put, f"{TENANT}/no image id.jpg"), (put, "thumbs/x/y.jpg"))
         expected = ["indexed", "deleted", "indexed", "indexed", "indexed", "deleted", "indexed"]
-        wait_until(lambda: _states(index) == expected)
-        wait_until(lambda: _etag(index, "c0") == uploader.stat_object(BUCKET, overwritten).etag)
-        wait_until(lambda: _etag(index, "c2") == uploader.stat_object(BUCKET, back).etag)
-        wait_until(lambda: _lag(up) == 0)
+        wait_until(lambda: _states(index) == expected, timeout_s=120)
+        wait_until(lambda: _etag(index, "c0") == uploader.stat_object(BUCKET, overwritten).etag, timeout_s=120)
+        wait_until(lambda: _etag(index, "c2") == uploader.stat_object(BUCKET, back).etag, timeout_s=120)
+        wait_until(lambda: _lag(up) == 0, timeout_s=120)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert index.read(TENANT, ["own"]) == [None], "whoever puts through lookalike announces it"
