@@ -22,7 +22,14 @@ A *secret* is never shown, and may come from a file instead: `LOOKALIKE_…_FILE
 This page is generated: `make docs`.
 """
 
-_WORDS = {"str": "text", "int": "integer", "float": "number", "Path": "path", "SecretStr": "secret"}
+_WORDS = {
+    "str": "text",
+    "int": "integer",
+    "float": "number",
+    "Path": "path",
+    "SecretStr": "secret",
+    "bool": "`true` / `false`",
+}
 
 
 def render() -> str:
@@ -69,7 +76,7 @@ def _default(field: FieldInfo) -> str:
         return "–"
     if isinstance(value, tuple):
         return f"`{','.join(str(part) for part in value)}`"
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 if __name__ == "__main__":
