@@ -13,6 +13,9 @@ from embedder.stages.outages import Outages, StoppedError
 from embedder.stages.work import Work, WorkQueue
 from streams.report.outcomes import OutcomeState
 
+TAKE_SHARE = 32
+"""Of what may wait for the network, the part one thread takes at once."""
+
 
 class Decoded(Protocol):
     """A picture as the network wants it, with its size before the resize."""
@@ -65,26 +68,33 @@ class Fetch:
     def run(self) -> None:
         """Until the queue is closed."""
         while works := self._take():
-            work = works[0]
-            self.decoding += 1
-            stage = self.stage
-            try:
-                found = self._fetch(work)
-                if found is not None:
-                    work.mark(self.stage)
-                    stage = "decode"
-                    self._decode(work, found)
-            except StoppedError:
-                raise
-            except Exception as exc:  # noqa: BLE001 - whatever one picture does must not end this thread: verdict.py
-                self._fail(work, exc, stage)
-            finally:
-                self.decoding -= 1
+            self.decoding += len(works)
+            for work in works:
+                try:
+                    self._bring(work)
+                finally:
+                    self.decoding -= 1
+
+    def _bring(self, work: Work) -> None:
+        stage = self.stage
+        try:
+            found = self._fetch(work)
+            if found is not None:
+                work.mark(self.stage)
+                stage = "decode"
+                self._decode(work, found)
+        except StoppedError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever one picture does must not end this thread: verdict.py
+            self._fail(work, exc, stage)
 
     def _take(self) -> list[Work]:
-        """The next in turn, once the network has not too much before it already."""
+        """The next in turn, once the network has not too much before it already.
+
+        One at a time, unless the network takes very many: turns are given as late as possible.
+        """
         self._embed.wait_below(self._max_waiting)
-        return self._queue.take(1)
+        return self._queue.take(max(1, self._max_waiting // TAKE_SHARE))
 
     def _fetch(self, work: Work) -> Object | None:
         """The object, or None where a HEAD shows that it is the one that is stored."""

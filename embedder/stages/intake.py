@@ -86,7 +86,13 @@ class Intake:
         at_us = now_us()
         works = [work for delivery in deliveries if (work := self._admit(delivery, at_us)) is not None]
         if works:
+            self._count(works)
             self._lookup.put_many(works)
+
+    def _count(self, works: Sequence[Work]) -> None:
+        deliveries = [work.delivery for work in works]
+        n_bulk = sum(one.lane is Lane.BULK for one in deliveries)
+        self._window.take(len(works), n_bulk=n_bulk, n_bytes=sum(one.size_bytes for one in deliveries))
 
     def _admit(self, delivery: Delivery, at_us: int) -> Work | None:
         """What the pipeline is to do with this record; None: it is finished or moved on, or fails here."""
@@ -113,14 +119,13 @@ class Intake:
         work.counted_live = lane is Lane.LIVE and not event.is_delete
         if lane in RETRY_LANES:
             work.note = read_note(delivery.headers)
-        self._window.take(1, n_bulk=lane is Lane.BULK, n_bytes=delivery.size_bytes)
         return work
 
     def _refuse(self, work: Work, error: Exception) -> None:
         delivery = work.delivery
         if delivery.lane in RETRY_LANES:
             work.note = read_note(delivery.headers)
-        self._window.take(1, n_bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        self._count([work])
         self._fail(work, error, "receive")
 
     def _enter(self, tenant_id: str) -> bool:

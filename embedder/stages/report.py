@@ -88,7 +88,7 @@ class Report:
             reason=failure.reason if failure else None,
             cause=failure.cause if failure else None,
             message=failure.message[:MAX_NOTE_CHARS] if failure else None,
-            stage_s={stage: round(seconds, 6) for stage, seconds in work.stage_s.items()},
+            stage_s={stage: int(seconds * 1e6) / 1e6 for stage, seconds in work.stage_s.items()},
             freshness_s=freshness_s,
             engine=self._engine if state is OutcomeState.INDEXED else None,
         )

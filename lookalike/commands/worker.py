@@ -19,6 +19,7 @@ from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
 from streams.errors import ConfigError, DependencyError
+from streams.threads import collect_rarely
 
 if TYPE_CHECKING:
     from embedder.index.service.client import IndexClient
@@ -78,6 +79,7 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     from embedder.objects.folder import FolderStore
     from embedder.objects.grants import Grants
     from embedder.stages.decode import DecodePool, DecodeRules
+    from embedder.stages.sweep import TombstoneSweeper
     from embedder.watchdog import Watchdog, end_process
     from embedder.worker import Worker
     from streams.consume.consumer import KafkaSource
@@ -128,6 +130,9 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             watch=watchdog.tell,
         )
         serve_probes(settings, worker, metrics, stack)
+        sweeper = TombstoneSweeper(index, life_s=tombstone_life_s(kafka, settings), swept=metrics.swept.inc)
+        stack.enter_context(sweeper)
+        collect_rarely()
         watchdog.start()
         stack.callback(watchdog.stop)
         worker.run()
@@ -175,6 +180,16 @@ def check_topics(settings: Settings, addresses: Addresses, *, allow_single_broke
     if problems:
         more = f" ({len(problems) - 1} more: `lookalike topics check`)" if len(problems) > 1 else ""
         raise ConfigError(problems[0] + more)
+
+
+def tombstone_life_s(kafka: dict[str, str | int], settings: Settings) -> float | None:
+    """How long deletes are remembered, from the topics as they are; None: for ever."""
+    from streams.durability import read_configs, tombstone_life_ms
+    from streams.topics import Lane
+
+    names = settings.kafka.topic_names()
+    life_ms = tombstone_life_ms(read_configs(kafka, [*map(names.lane, Lane)]), names)
+    return None if life_ms is None else life_ms / 1000
 
 
 def serve_probes(settings: Settings, worker: Worker, metrics: WorkerMetrics, stack: ExitStack) -> None:
