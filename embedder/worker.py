@@ -45,6 +45,11 @@ from streams.topics import Lane, TopicNames
 log = structlog.get_logger(__name__)
 
 
+WAITING_BATCHES = 16
+"""Of decoded pictures before the network: 10 MB at 4 a batch. Their queue is fair as well, so a tenant's
+picture waits for the batch that is being embedded and for none of those that were decoded before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """How a worker works. Times in seconds, sizes in bytes."""
@@ -102,8 +107,8 @@ class Worker:
         self._window = Window(max_events=options.max_in_flight, max_bytes=options.max_in_flight_bytes)
         self._shares = LiveShares(share=options.tenant_live_share, after_s=options.shunt_after_s)
         self._outages = Outages(stopping=self._stopping, gauge=paused_gauge(metrics))
-        self._lookup, self._embed, self._write = (WorkQueue(self._done) for _ in range(3))
-        self._fetch = WorkQueue(self._done, fair=True)
+        self._lookup, self._write = WorkQueue(self._done), WorkQueue(self._done)
+        self._fetch, self._embed = WorkQueue(self._done, fair=True), WorkQueue(self._done, fair=True)
         self._breaker = DeadLetterBreaker(
             limit=options.dead_letter_limit, probe_every_s=options.breaker_probe_s, on_change=self._on_breaker
         )
@@ -167,7 +172,7 @@ class Worker:
             outages=self._outages,
             embed=self._embed,
             max_bytes=options.max_image_bytes,
-            max_waiting=2 * options.max_batch,
+            max_waiting=WAITING_BATCHES * options.max_batch,
             report=report.outcome,
             fail=report.fail,
         )

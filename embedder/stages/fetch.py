@@ -13,8 +13,8 @@ from embedder.stages.outages import Outages, StoppedError
 from embedder.stages.work import Work, WorkQueue
 from streams.report.outcomes import OutcomeState
 
-TAKE_SHARE = 32
-"""Of what may wait for the network, the part one thread takes at once."""
+TAKE_SHARE = 512
+"""Of what may wait for the network, the part one thread takes at once: one, unless batches are very large."""
 
 
 class Decoded(Protocol):
@@ -52,7 +52,7 @@ class Fetch:
         report: Callable[[Work, OutcomeState], None],
         fail: Callable[[Work, Exception, str], None],
     ) -> None:
-        """`max_waiting` decoded pictures may wait for the network: turns are given before the fetch."""
+        """`max_waiting` decoded pictures may wait for the network: that bounds their memory."""
         self._queue = queue
         self._max_waiting = max_waiting
         self._objects = objects
@@ -89,10 +89,7 @@ class Fetch:
             self._fail(work, exc, stage)
 
     def _take(self) -> list[Work]:
-        """The next in turn, once the network has not too much before it already.
-
-        One at a time, unless the network takes very many: turns are given as late as possible.
-        """
+        """The next in turn, once the network has not too much before it already."""
         self._embed.wait_below(self._max_waiting)
         return self._queue.take(max(1, self._max_waiting // TAKE_SHARE))
 

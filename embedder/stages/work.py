@@ -138,8 +138,7 @@ class WorkQueue:
             self._changed.notify()
 
     def wait_below(self, n: int) -> None:
-        """Wait until fewer than `n` are ready here, or the queue is closed: what is queued behind a slow
-        stage is in nobody's order any more, so little may be."""
+        """Wait until fewer than `n` are ready here, or the queue is closed."""
         with self._room:
             self._room.wait_for(lambda: self._closed or len(self._ready) < n)
 
