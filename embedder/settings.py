@@ -133,7 +133,7 @@ class WorkerSettings(Section):
     ] = 0.5
     shunt_after_s: Annotated[
         float, Field(ge=0, le=600, description="how long a tenant must be above that share before it is moved")
-    ] = 2.0
+    ] = 1.0
     dead_letter_limit: Annotated[
         int,
         Field(
