@@ -18,7 +18,7 @@ from streams.errors import EventError
 from streams.event import ImageEvent, now_us, parse
 from streams.onward import other_collection
 from streams.report.shunts import Shunts
-from streams.topics import RETRY_LANES, Lane
+from streams.topics import RETRY_LANES, SOURCE_MAX_BYTES, Lane
 
 TEND_EVERY_S = 0.25
 NO_ROOM_WAIT_S = 0.005
@@ -112,11 +112,12 @@ class Intake:
         except Exception as exc:  # noqa: BLE001 - a record that breaks the parser must not end the worker: verdict.py
             self._refuse(Work(delivery, None), exc)
             return None
-        if lane is Lane.LIVE and not event.is_delete and not self._enter(event.tenant_id):
+        shared = lane is Lane.LIVE and not event.is_delete and delivery.size_bytes < SOURCE_MAX_BYTES
+        if shared and not self._enter(event.tenant_id):
             self._shunts.move(delivery)
             return None
         work = Work(delivery, event)
-        work.counted_live = lane is Lane.LIVE and not event.is_delete
+        work.counted_live = shared
         if lane in RETRY_LANES:
             work.note = read_note(delivery.headers)
         return work

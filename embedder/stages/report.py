@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -18,7 +19,7 @@ from embedder.stages.breaker import DeadLetterBreaker
 from embedder.stages.work import Failure, Work, WorkQueue
 from embedder.verdict import Judgement, RetryPolicy, Verdict, judge
 from streams.consume.retry import MAX_NOTE_CHARS, Attempted, RetryNote
-from streams.errors import DependencyError, EventError, Reason
+from streams.errors import DependencyError, EventError, Reason, RecordTooLargeError
 from streams.event import now_us
 from streams.report.dead_letters import DeadLetter, DeadLetters
 from streams.report.outcomes import Outcome, Outcomes, OutcomeState
@@ -178,6 +179,10 @@ class Report:
         self._metrics.retries.labels(lane.value.removeprefix("retry.")).inc()
 
         def acknowledged(error: DependencyError | None) -> None:
+            if isinstance(error, RecordTooLargeError):  # it cannot wait there: this was its last try
+                work.failure = replace(failure, later=None)
+                self.give_up(work)
+                return
             self._given_up(work, AttemptState.RETRYING, OutcomeState.RETRYING, error)
 
         self._retries.report(work.delivery, lane, note, on_ack=acknowledged)
