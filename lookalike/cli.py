@@ -23,6 +23,7 @@ COMMANDS = {
     "api": "Answer queries over HTTP, and serve the page.",
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",
+    "dead": "List, show and replay what could not be indexed.",
     "bench": "Measure this machine.",
 }
 """Name and one line of each; the command is `command` in the module of its name in `lookalike.commands`."""

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from embedder.index.points import Bury, Note, PutVector, Refresh, Write
+from embedder.index.points import Bury, Note, PutVector, Refresh, Sweep, Write
 
-_KINDS: dict[str, type[Write]] = {"put": PutVector, "refresh": Refresh, "note": Note, "bury": Bury}
+_KINDS: dict[str, type[Write]] = {"put": PutVector, "refresh": Refresh, "note": Note, "bury": Bury, "sweep": Sweep}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

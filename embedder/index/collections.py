@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from embedder.index.points import Write, Written
-from embedder.index.protocol import CollectionSpec, Maintenance, Searcher
+from embedder.index.protocol import CollectionSpec, Maintenance, Searcher, Sweeper
 from streams.errors import ConfigError, DependencyError
 
 SCHEMA_VERSION = 1
@@ -24,7 +24,7 @@ MAX_DIM = 65_536
 _NAME = re.compile(r"[a-z0-9_.-]{1,200}\Z")
 
 
-class Engine(Searcher, Maintenance, Protocol):
+class Engine(Searcher, Maintenance, Sweeper, Protocol):
     """An index inside the index process: one thread calls it, durability is asked for apart."""
 
     def read(self, tenant_id: str, image_ids: Sequence[str]) -> list: ...  # type: ignore[type-arg]  # as Writer

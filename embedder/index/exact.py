@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedder.index.journal import Journal
-from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply
+from embedder.index.points import Point, PutVector, State, Sweep, Vector, Write, Written, apply, is_forgettable
 from embedder.index.policy import check_limit
 from embedder.index.protocol import CollectionSpec, Hit, Hits, IndexStats, Page, Receipt
-from embedder.models.vectors import check_vector
+from embedder.models.vectors import check_vector, check_vectors, unit_rows
 from streams.event import now_us
 
 _FIRST_ROWS = 8
@@ -32,12 +32,16 @@ class _Tenant:
         self.matrix: npt.NDArray[np.float32] = np.zeros((_FIRST_ROWS, dim), np.float32)
         self._free: list[int] = []
 
-    def put(self, image_id: str, vector: Vector) -> None:
+    def put_many(self, vectors: Mapping[str, Vector]) -> None:
+        rows = [self._row(image_id) for image_id in vectors]
+        self.matrix[rows] = unit_rows(np.stack(list(vectors.values())))
+
+    def _row(self, image_id: str) -> int:
         row = self.rows.get(image_id)
         if row is None:
             row = self.rows[image_id] = self._new_row()
             self.names[row] = image_id
-        self.matrix[row] = vector / np.linalg.norm(vector)
+        return row
 
     def remove(self, image_id: str) -> None:
         row = self.rows.pop(image_id, None)
@@ -63,7 +67,9 @@ class _Tenant:
         if self._free:
             return self._free.pop()
         if len(self.names) == len(self.matrix):
-            self.matrix = np.concatenate([self.matrix, np.zeros_like(self.matrix)])
+            grown = np.empty((2 * len(self.matrix), self.matrix.shape[1]), np.float32)  # pages nobody uses cost nothing
+            grown[: len(self.matrix)] = self.matrix
+            self.matrix = grown
         self.names.append(None)
         return len(self.names) - 1
 
@@ -99,9 +105,7 @@ class ExactIndex:
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         """Apply without waiting for durability: :meth:`flush` gives that for everything so far."""
-        for write in writes:
-            if isinstance(write, PutVector):
-                check_vector(write.vector, self._spec.dim)
+        check_vectors([write.vector for write in writes if isinstance(write, PutVector)], self._spec.dim)
         with self._lock:
             if self._journal is not None:
                 self._journal.append(tenant_id, writes)
@@ -112,16 +116,23 @@ class ExactIndex:
         if tenant is None:
             tenant = self._tenants[tenant_id] = _Tenant(self._spec.dim)
         results = []
+        vectors: dict[str, Vector] = {}
         for write in writes:
             change = apply(tenant_id, tenant.points.get(write.image_id), write)
             results.append(change.written)
-            if not change.changed or change.point is None:
+            if not change.changed:
                 continue
-            tenant.points[write.image_id] = change.point
+            if change.point is None:
+                del tenant.points[write.image_id]
+            else:
+                tenant.points[write.image_id] = change.point
             if change.vector and isinstance(write, PutVector):
-                tenant.put(write.image_id, write.vector)
+                vectors[write.image_id] = write.vector
             elif change.vector is False:
+                vectors.pop(write.image_id, None)
                 tenant.remove(write.image_id)
+        if vectors:
+            tenant.put_many(vectors)
         return results
 
     # ---- Searcher ----------------------------------------------------------------------------------
@@ -181,6 +192,19 @@ class ExactIndex:
         states = Counter(point.state for point in points)
         attempts = Counter(point.attempt.state.value for point in points if point.attempt is not None)
         return IndexStats("exact", self._spec.name, {state: states[state] for state in State}, dict(attempts), tenants)
+
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        with self._lock:
+            old: dict[str, list[Write]] = {}
+            n_old = 0
+            for tenant_id, tenant in self._tenants.items():
+                for image_id, point in tenant.points.items():
+                    if n_old < limit and is_forgettable(point, before_us=before_us):
+                        old.setdefault(tenant_id, []).append(Sweep(image_id, before_us))
+                        n_old += 1
+            for tenant_id, writes in old.items():
+                self.write_now(tenant_id, writes)
+            return n_old
 
     def flush(self) -> None:
         with self._lock:

@@ -128,6 +128,17 @@ class Maintenance(Protocol):
         ...
 
 
+class Sweeper(Protocol):
+    """What forgets deletes once no older create of their image can come out of the log any more."""
+
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        """Forget up to `limit` tombstones made before `before_us`, of any tenant; returns how many.
+
+        May be called twice, and again until it returns 0.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IndexStats:
     """Figures of a whole collection; `attempts` counts notes by state (pending, retrying, failed)."""

@@ -15,7 +15,7 @@ import numpy as np
 from embedder.index.edge.shard import EdgeIndex
 from embedder.index.exact import ExactIndex
 from embedder.index.points import Bury, PutVector, Vector, Write
-from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Writer
+from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Sweeper, Writer
 from streams.event import MIN_VERSION, Attribute, Location, now_us
 from tests.index_process import IndexProcess
 from tests.script import VECTOR_DIM
@@ -27,7 +27,7 @@ REOPEN_EVERY = 30
 """So many writes between two openings of the indexes that show that they come back as they were."""
 
 
-class Index(Writer, Searcher, Maintenance, Protocol):
+class Index(Writer, Searcher, Maintenance, Sweeper, Protocol):
     """All that can be asked of one collection."""
 
 

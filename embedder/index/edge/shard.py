@@ -36,6 +36,7 @@ from qdrant_edge import (
     QuantizationSearchParams,
     Query,
     QueryRequest,
+    RangeFloat,
     ScalarQuantizationConfig,
     ScalarType,
     ScrollRequest,
@@ -45,7 +46,7 @@ from qdrant_edge import (
 from qdrant_edge import Point as EdgePoint
 
 from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, to_payload
-from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply, point_id
+from embedder.index.points import Point, PutVector, State, Sweep, Vector, Write, Written, apply, point_id
 from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, check_limit, choose
 from embedder.index.protocol import CollectionSpec, Hit, Hits, IndexStats, Page
 from embedder.models.vectors import check_vector
@@ -96,16 +97,25 @@ class EdgeIndex:
         points: dict[str, Point] = dict(known)
         vectors: dict[str, Vector | None] = {}
         changed: dict[str, None] = {}  # in order
+        removed: dict[str, Point] = {}
         results = []
         for write in writes:
             change = apply(tenant_id, points.get(write.image_id), write)
             results.append(change.written)
-            if not change.changed or change.point is None:
+            if not change.changed:
                 continue
+            if change.point is None:
+                removed[write.image_id] = points.pop(write.image_id)
+                changed.pop(write.image_id, None)
+                continue
+            removed.pop(write.image_id, None)
             points[write.image_id] = change.point
             changed[write.image_id] = None
             if change.vector is not None:
                 vectors[write.image_id] = write.vector if isinstance(write, PutVector) else None
+        if removed:
+            numbers: Any = [point_id(tenant_id, image_id) for image_id in removed]
+            _asked(self._shard.update, UpdateOperation.delete_points(numbers))
         self._store([points[image_id] for image_id in changed], known, vectors)
         return results
 
@@ -187,6 +197,19 @@ class EdgeIndex:
         attempts = self._facet("attempt.state", None, limit=10)
         tenants = self._facet("tenant_id", None, limit=MAX_TENANTS)
         return IndexStats("edge", self._spec.name, self._by_state(None), attempts, len(tenants))
+
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        made: Any = FieldCondition(key="indexed_at_us", range=RangeFloat(lt=float(before_us)))
+        deleted: Any = FieldCondition(key="state", match=MatchValue(State.DELETED.value))
+        request = ScrollRequest(limit=limit, filter=Filter(must=[deleted, made]), with_payload=True)
+        records, _ = _asked(self._shard.scroll, request)
+        old: dict[str, list[Write]] = {}
+        for record in records:
+            point = from_payload(record.payload or {})
+            old.setdefault(point.tenant_id, []).append(Sweep(point.image_id, before_us))
+        for tenant_id, writes in old.items():
+            self.write_now(tenant_id, writes)
+        return len(records)
 
     def flush(self) -> None:
         _asked(self._shard.flush)

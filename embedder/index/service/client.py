@@ -98,6 +98,9 @@ class IndexClient:
     def flush(self) -> None:
         self._ask("flush", encode(None), lambda _raw: None)
 
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        return self._ask("sweep", encode((before_us, limit)), msgspec.msgpack.Decoder(int).decode)
+
     def ping(self) -> int:
         """The process id of the index process."""
         return self._ask("ping", encode(None), msgspec.msgpack.Decoder(int).decode)

@@ -19,6 +19,7 @@ _get = msgspec.msgpack.Decoder(tuple[str, str])
 _similar = msgspec.msgpack.Decoder(tuple[str, str, int])
 _search = msgspec.msgpack.Decoder(tuple[str, bytes, int])
 _list = msgspec.msgpack.Decoder(tuple[str, int, str | None, list[State]])
+_sweep = msgspec.msgpack.Decoder(tuple[int, int])
 _spec = msgspec.msgpack.Decoder(CollectionSpec)
 
 
@@ -74,6 +75,11 @@ def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.stats())
 
 
+def _do_sweep(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    before_us, limit = _sweep.decode(arguments)
+    return encode(engine.sweep(before_us, limit=limit))
+
+
 READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
@@ -83,5 +89,6 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "count": _do_count,
     "spec": _do_spec,
     "stats": _do_stats,
+    "sweep": _do_sweep,
 }
 """Operations that are answered at once; `write` and `flush` are answered after a flush, `ensure` and `ping` apart."""
