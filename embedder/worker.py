@@ -189,6 +189,7 @@ class Worker:
             queue=self._write,
             index=index,
             outages=self._outages,
+            window=self._window,
             lookup=self._lookup,
             report=report.outcome,
             fail=report.fail,
@@ -252,7 +253,7 @@ class Worker:
     def _done(self, work: Work) -> None:
         """This event has left the worker."""
         delivery = work.delivery
-        self._window.release(bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        self._window.release(handed_over=work.handed_over, bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
         if work.counted_live:
             self._shares.leave(work.known_event.tenant_id)
 

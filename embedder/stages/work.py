@@ -71,6 +71,8 @@ class Work(msgspec.Struct, eq=False):
     vector: Vector | None = None
     replaces_etag: str | None = None
     write: Write | None = None
+    handed_over: bool = False
+    """`write` is with the index: nothing but its durability is waited for."""
     applied_at_us: int | None = None
     """When `write` became visible to searches: before it was durable."""
     alone: bool = False
