@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedder.objects.grants import is_plain_key
-from embedder.objects.protocol import Object, ObjectInfo
+from embedder.objects.protocol import Object, ObjectInfo, ObjectMissingError
 from streams.errors import ConfigError, DependencyError, EventError, Reason, RetryableError
 from streams.event import Location
 
@@ -80,10 +80,15 @@ class FolderStore:
         try:
             with self._parent(bucket, key, create=False) as (parent, name):
                 os.unlink(name, dir_fd=parent)
-        except RetryableError as exc:
-            if not isinstance(exc.__cause__, FileNotFoundError):
-                raise
-            # it is not there: what was wanted
+        except ObjectMissingError:
+            return  # it is not there: what was wanted
+
+    def check(self, bucket: str) -> None:
+        """The folder must be there, readable and writable; a bucket is made by the first `put`."""
+        below = self._root / bucket
+        there = below if below.is_dir() else self._root
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise DependencyError("bucket", f"{there} cannot be read and written: create it, or its permissions")
 
     @contextlib.contextmanager
     def _opened(self, location: Location) -> Iterator[int]:
@@ -130,7 +135,7 @@ def _translated(error: OSError) -> EventError | RetryableError | DependencyError
     if error.errno in _FORBIDDEN:
         return EventError(Reason.LOCATION_FORBIDDEN, "this path leads through a link")
     if error.errno in _MISSING:
-        return RetryableError(Reason.IMAGE_MISSING, "the object is not there")
+        return ObjectMissingError()
     if error.errno in {errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENXIO}:
         return EventError(Reason.LOCATION_FORBIDDEN, "this is no object")
     if error.errno in {errno.EACCES, errno.EPERM}:
@@ -139,4 +144,5 @@ def _translated(error: OSError) -> EventError | RetryableError | DependencyError
 
 
 def _info(found: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}", found.st_size)
+    etag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+    return ObjectInfo(etag, found.st_size, modified_us=found.st_mtime_ns // 1000)

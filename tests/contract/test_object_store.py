@@ -13,9 +13,9 @@ import pytest
 
 from embedder.objects.folder import FolderStore, _translated
 from embedder.objects.memory import MemoryObjects
-from embedder.objects.protocol import ObjectStore
+from embedder.objects.protocol import ObjectMissingError, ObjectStore
 from streams.errors import ConfigError, DependencyError, EventError, Reason, RetryableError
-from streams.event import Location
+from streams.event import Location, now_us
 
 CAT = Location("images", "acme/2026/cat.jpg")
 PLENTY = 1 << 30
@@ -70,9 +70,22 @@ class TestObjectStore:
         _put(store, b"picture")
         for location in (Location("images", key), Location("nowhere", CAT.key)):
             for read in (lambda at: store.get(at, max_bytes=PLENTY), store.head):
-                with pytest.raises(RetryableError) as caught:
+                with pytest.raises(ObjectMissingError) as caught:
                     read(location)
                 assert caught.value.reason is Reason.IMAGE_MISSING
+
+    def test_an_object_tells_its_own_time(self, store: ObjectStore) -> None:
+        """The store's, in µs: between what the clock said before and after the put, to the second."""
+        before_us = now_us()
+        _put(store, b"picture")
+        modified_us = store.head(CAT).modified_us
+        assert modified_us is not None
+        assert before_us - 1_000_000 <= modified_us <= now_us() + 1_000_000
+        assert store.get(CAT, max_bytes=PLENTY).info.modified_us == modified_us
+
+    def test_a_store_that_answers_passes_its_check(self, store: ObjectStore) -> None:
+        """Whatever objects it holds."""
+        store.check(CAT.bucket)
 
     def test_an_object_above_the_limit_is_refused(self, store: ObjectStore) -> None:
         """For good; one byte less is given."""
@@ -88,7 +101,7 @@ class TestObjectStore:
         store.delete(CAT.bucket, CAT.key)
         store.delete(CAT.bucket, CAT.key)
         store.delete("nowhere", "a/b")
-        with pytest.raises(RetryableError):
+        with pytest.raises(ObjectMissingError):
             store.head(CAT)
 
     def test_keys_and_buckets_do_not_mix(self, store: ObjectStore) -> None:
@@ -280,6 +293,7 @@ def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
         lambda: store.head(CAT),
         lambda: store.put("images", "a", b""),
         lambda: store.delete("images", "a"),
+        lambda: store.check("images"),
     ):
         with pytest.raises(DependencyError) as caught:
             call()
