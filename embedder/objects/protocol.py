@@ -72,7 +72,7 @@ class ObjectStore(Protocol):
         ...
 
     def keys(self, bucket: str, folder: str) -> Iterator[str]:
-        """The keys below `folder` (it ends with ``/``), in no order; what is put or deleted meanwhile may be among them.
+        """The keys below `folder` (it ends with ``/``), in no order; what comes or goes meanwhile may be among them.
 
         A bucket or folder that is not there has none. What is no object (a link, a pipe) is left out.
         """

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from embedder.index.points import Point, State
 from embedder.index.protocol import CollectionSpec, Hits, Page
+from embedder.index.query import like
 from query_api import params
 from query_api.answers import JsonResponse, hits_of, row_of, status_of
 from query_api.deps import Deps
@@ -18,6 +19,7 @@ from query_api.lookup import CurrentSpec, refuse_not_indexed, require_image, req
 from query_api.openapi import answers, parameters
 from query_api.operation import Operation
 from query_api.threads import Threads
+from streams.errors import QueryError
 
 T = TypeVar("T")
 
@@ -84,10 +86,12 @@ class Images:
         return page
 
     def _similar(self, tenant_id: str, image_id: str, limit: int) -> Hits:
-        hits = self._searcher.similar(tenant_id, image_id, limit=limit)
-        if hits is None:
-            refuse_not_indexed(require_image(self._searcher, tenant_id, image_id))
-        return hits
+        try:
+            return self._searcher.search(tenant_id, like(image_id, limit=limit))
+        except QueryError as exc:
+            if exc.code in ("image_not_found", "image_not_indexed"):
+                refuse_not_indexed(require_image(self._searcher, tenant_id, image_id))
+            raise
 
 
 LIST = {

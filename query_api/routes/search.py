@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedder.index.protocol import CollectionSpec, Hits
+from embedder.index.query import like
 from embedder.query_embedder import QueueFullError
 from query_api import params
 from query_api.answers import JsonResponse, hits_of
@@ -60,13 +61,13 @@ class Search:
     def _search(self, tenant_id: str, data: bytes, limit: int) -> tuple[Hits, CollectionSpec]:
         vector = self._embedder.embed(data)
         spec, ours = self._spec.get(), self._embedder.spec()
-        if ours != spec:
+        if not ours.same_vectors(spec):
             raise DependencyError(
                 "embedder",
                 f"query pictures become vectors of {ours.name}, the collection holds {spec.name}: "
                 "start the API with the model of the worker",
             )
-        return self._searcher.search(tenant_id, vector, limit=limit), spec
+        return self._searcher.search(tenant_id, like(vector, limit=limit)), spec
 
 
 async def picture_of(request: Request) -> bytes:
