@@ -183,13 +183,15 @@ class Rig:
         key: str | None = None,
         tags: tuple[str, ...] = ("red",),
         attributes: Mapping[str, Attribute] | None = None,
+        version: int = VERSION,
+        put: bool = True,
     ) -> None:
-        """A picture that was published and indexed."""
+        """A picture that was published and indexed; without `put` its object is there already."""
         location = Location(BUCKET, key or f"{tenant_id}/{image_id}.jpg")
-        info = self.objects.put(location.bucket, location.key, data)
+        info = self.objects.put(location.bucket, location.key, data) if put else self.objects.head(location)
         write = PutVector(
             image_id=image_id,
-            version=VERSION,
+            version=version,
             vector=self.embedder.embed(data),
             location=location,
             etag=info.etag,
