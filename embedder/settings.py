@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from embedder.objects.grants import Grants
 from embedder.objects.places import Places
 from streams.errors import ConfigError
+from streams.notifications.keys import DEFAULT_TEMPLATE, KeyTemplate
 from streams.settings import PREFIX, Section, variable_of
 
 
@@ -55,21 +56,29 @@ class ObjectSettings(Section):
             "`{tenant_id}` stands for the tenant and must be followed by `/`"
         ),
     ] = ("{tenant_id}/",)
-    s3_endpoint: Annotated[str | None, Field(description="an S3 store; refused: not in this version")] = None
-    s3_region: Annotated[str | None, Field(description="its region; refused: not in this version")] = None
-    s3_access_key: Annotated[SecretStr | None, Field(description="refused: not in this version")] = None
-    s3_secret_key: Annotated[SecretStr | None, Field(description="refused: not in this version")] = None
-    s3_session_token: Annotated[SecretStr | None, Field(description="refused: not in this version")] = None
-    s3_ca_file: Annotated[
-        FilePath | None, Field(description="certificates to trust for it (PEM); refused: not in this version")
+    s3_endpoint: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^/?#@\s]+/?$",
+            description="`http[s]://host[:port]` of an S3 store, in place of a folder; with https its certificate "
+            "is checked",
+        ),
     ] = None
+    s3_region: Annotated[str, Field(min_length=1, description="the region that requests are signed for")] = "us-east-1"
+    s3_path_style: Annotated[
+        bool, Field(description="`true`: `https://host/bucket/key`; `false`: `https://bucket.host/key`")
+    ] = True
+    s3_access_key: Annotated[SecretStr | None, Field(description="without keys, requests are anonymous")] = None
+    s3_secret_key: Annotated[SecretStr | None, Field(description="of the access key")] = None
+    s3_session_token: Annotated[SecretStr | None, Field(description="of temporary keys; read once, at start")] = None
+    s3_ca_file: Annotated[FilePath | None, Field(description="certificates to trust (PEM) instead of the system's")] = (
+        None
+    )
 
     @field_validator("buckets", "tenant_prefixes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return split(value)
 
     @model_validator(mode="after")
     def _tenants_apart(self) -> Self:
@@ -86,9 +95,24 @@ class ObjectSettings(Section):
         return Places(self.buckets[0], self.thumbnail_bucket, self.tenant_prefixes[0])
 
     @model_validator(mode="after")
-    def _no_s3_yet(self) -> Self:
-        _refuse(self, "s3_", "this version reads pictures from a folder only (LOOKALIKE_OBJECTS_DIR)")
+    def _one_store(self) -> Self:
+        if self.s3_endpoint is None:
+            given = [name for name in type(self).model_fields if name.startswith("s3_") and name in self._given()]
+            if given:
+                raise ValueError(f"{variable_of(type(self), given[0])} has no effect: set LOOKALIKE_S3_ENDPOINT")
+            return self
+        if self.objects_dir is not None:
+            raise ValueError("LOOKALIKE_OBJECTS_DIR and LOOKALIKE_S3_ENDPOINT are both set: keep one")
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("LOOKALIKE_S3_ACCESS_KEY and LOOKALIKE_S3_SECRET_KEY need each other")
+        if self.s3_session_token is not None and self.s3_access_key is None:
+            raise ValueError("LOOKALIKE_S3_SESSION_TOKEN needs LOOKALIKE_S3_ACCESS_KEY and LOOKALIKE_S3_SECRET_KEY")
+        if self.s3_ca_file is not None and not self.s3_endpoint.startswith("https://"):
+            raise ValueError("LOOKALIKE_S3_CA_FILE has no effect: LOOKALIKE_S3_ENDPOINT is not https")
         return self
+
+    def _given(self) -> set[str]:
+        return {name for name in self.model_fields_set if getattr(self, name) is not None}
 
 
 class ModelSettings(Section):
@@ -137,6 +161,65 @@ class WorkerSettings(Section):
     metrics_port: Annotated[
         int | None, Field(ge=0, le=65_535, description="its port, 0 for a free one; without it there is none")
     ] = None
+
+
+class NormalizeSettings(Section):
+    """How bucket notifications become events."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX + "NORMALIZE_")
+
+    key_template: Annotated[
+        str,
+        Field(
+            description="where tenant and image stand in a key; keys of another form are not announced. Without "
+            "`.{ext}` the extension is part of the image's id"
+        ),
+    ] = DEFAULT_TEMPLATE
+    skip_prefixes: Annotated[
+        tuple[str, ...], NoDecode, Field(description="comma-separated prefixes of keys that are not announced")
+    ] = ()
+    group_id: Annotated[str, Field(min_length=1, description="consumer group of the normalizers")] = (
+        "lookalike-normalizer"
+    )
+    id: Annotated[str | None, Field(max_length=128, description="name in dead letters; default `host-pid`")] = None
+    head_threads: Annotated[int, Field(ge=1, le=256, description="HEAD requests at the same time")] = 8
+    max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="notifications in hand at most")] = 1024
+    look_again_s: Annotated[
+        float,
+        Field(
+            ge=0, le=60, description="how long an announced object that is not there is looked for, then it is deleted"
+        ),
+    ] = 1.0
+    retry_window_s: Annotated[
+        float,
+        Field(ge=0, le=60, description="how long an object that cannot be asked about is tried, then dead letter"),
+    ] = 5.0
+    drain_s: Annotated[float, Field(ge=0, le=300, description="how long a stop waits for what is in hand")] = 12.0
+    metrics_host: Annotated[str, Field(description="address of its own `/metrics`")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int | None, Field(ge=0, le=65_535, description="its port, 0 for a free one; without it there is none")
+    ] = None
+
+    @field_validator("skip_prefixes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return split(value)
+
+    @field_validator("key_template")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        try:
+            KeyTemplate(value)
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
+
+def split(value: object) -> object:
+    """A comma-separated list; spaces around the commas and empty parts do not count."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def _refuse(section: Section, start: str, why: str) -> None:

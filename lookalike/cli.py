@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "Show lag, points, failures.",
     "doctor": "Check settings, services, versions, weights, disk.",
     "worker": "Turn events into points of the index.",
+    "normalize": "Turn bucket notifications into events.",
     "api": "Answer queries over HTTP, and serve the page.",
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",

@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from embedder.settings import DecodeSettings, IndexSettings, ModelSettings, ObjectSettings, WorkerSettings
+from embedder.settings import (
+    DecodeSettings,
+    IndexSettings,
+    ModelSettings,
+    NormalizeSettings,
+    ObjectSettings,
+    WorkerSettings,
+)
 from query_api.settings import ApiSettings
 from streams.errors import ConfigError
 from streams.settings import FILE_SUFFIX, PREFIX, KafkaSettings, Section, is_secret, load, variable_of
@@ -40,6 +47,7 @@ class Settings:
     model: ModelSettings
     decode: DecodeSettings
     worker: WorkerSettings
+    normalize: NormalizeSettings
     api: ApiSettings
 
 
@@ -51,6 +59,7 @@ CATALOGUE: tuple[type[Section], ...] = (
     ModelSettings,
     DecodeSettings,
     WorkerSettings,
+    NormalizeSettings,
     ApiSettings,
 )
 
@@ -70,6 +79,7 @@ def read_settings() -> Settings:
         model=load(ModelSettings),
         decode=load(DecodeSettings),
         worker=load(WorkerSettings),
+        normalize=load(NormalizeSettings),
         api=load(ApiSettings),
     )
 
