@@ -94,7 +94,7 @@ class Limits:
     """
 
     max_body_bytes: int = 64 * 1024 * 1024
-    max_json_bytes: int = 1024 * 1024
+    max_json_bytes: int = 8 * 1024 * 1024
     max_uploads: int = 8
     max_image_bytes: int = 64 * 1024 * 1024
     deadline_s: float = 10.0

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -145,14 +146,14 @@ def test_a_posted_picture_is_searchable_and_a_deleted_one_is_gone(up: Running) -
     noise = np.random.default_rng(4711).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(noise).save(out, "JPEG", quality=90)
-    about = {"image_id": "posted", "tags": ["fresh"], "attributes": {"colour": "grey"}}
-    form = {"files": {"file": ("x.jpg", out.getvalue())}, "data": {"image": json.dumps(about)}}
+    about: dict[str, Any] = {"image_id": "posted", "tags": ["fresh"], "attributes": {"colour": "grey"}}
+    files = {"file": ("x.jpg", out.getvalue())}
     with httpx.Client(base_url=f"{up.api_url}/v1/tenants/poster", timeout=30) as http:
-        first = http.post("/images", **form)
+        first = http.post("/images", files=files, data={"image": json.dumps(about)})
         assert first.status_code == 202, first.text
         wait_until(lambda: http.get("/images/posted").json().get("state") == "indexed")
         about["version"] = first.json()["version"]
-        again = http.post("/images", **{**form, "data": {"image": json.dumps(about)}})
+        again = http.post("/images", files=files, data={"image": json.dumps(about)})
         assert again.json()["location"] == first.json()["location"]
         search = {"positive": ["posted"], "filter": {"attribute": "colour", "in": ["grey"]}}
         assert http.post("/search", json=search).status_code == 200
