@@ -90,6 +90,11 @@ class ObjectSettings(Section):
             raise ValueError(f"LOOKALIKE_THUMBNAIL_BUCKET={self.thumbnail_bucket}: pictures lie there, choose another")
         return self
 
+    @property
+    def all_buckets(self) -> tuple[str, ...]:
+        """Every bucket that must be there: those of pictures, and the thumbnails'."""
+        return (*self.buckets, self.thumbnail_bucket)
+
     def places(self) -> Places:
         """Where uploads and thumbnails lie."""
         return Places(self.buckets[0], self.thumbnail_bucket, self.tenant_prefixes[0])

@@ -17,7 +17,7 @@ COMMANDS = {
     "publish": "Store pictures and announce them.",
     "similar": "Show the pictures most like one.",
     "status": "Show lag, points, failures.",
-    "doctor": "Check settings, services, versions, weights, disk.",
+    "doctor": "Check settings, services, versions, weights, keys, disk.",
     "worker": "Turn events into points of the index.",
     "normalize": "Turn bucket notifications into events.",
     "api": "Answer queries over HTTP, and serve the page.",
