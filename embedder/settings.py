@@ -9,6 +9,7 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from embedder.objects.grants import Grants
+from embedder.objects.places import Places
 from streams.errors import ConfigError
 from streams.settings import PREFIX, Section, variable_of
 
@@ -43,6 +44,9 @@ class ObjectSettings(Section):
         NoDecode,
         Field(min_length=1, description="comma-separated; `publish` stores in the first"),
     ] = ("pictures",)
+    thumbnail_bucket: Annotated[
+        str, Field(min_length=1, description="where the API keeps thumbnails; none of the buckets of pictures")
+    ] = "thumbnails"
     tenant_prefixes: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -73,7 +77,13 @@ class ObjectSettings(Section):
             Grants(self.buckets, self.tenant_prefixes)
         except ConfigError as exc:
             raise ValueError(f"LOOKALIKE_TENANT_PREFIXES: {exc}") from exc
+        if self.thumbnail_bucket in self.buckets:
+            raise ValueError(f"LOOKALIKE_THUMBNAIL_BUCKET={self.thumbnail_bucket}: pictures lie there, choose another")
         return self
+
+    def places(self) -> Places:
+        """Where uploads and thumbnails lie."""
+        return Places(self.buckets[0], self.thumbnail_bucket, self.tenant_prefixes[0])
 
     @model_validator(mode="after")
     def _no_s3_yet(self) -> Self:
