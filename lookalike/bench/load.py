@@ -19,7 +19,10 @@ OPEN_CLIENTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to send: raw requests in turn, for so many seconds; `rate` requests a second, or None for a closed loop."""
+    """Raw requests to send in turn (PORT in them is filled in) for so many seconds.
+
+    `rate` is requests a second in an open loop, None for a closed one of `clients`.
+    """
 
     port: int
     requests: Sequence[str]
@@ -30,22 +33,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Latencies in milliseconds in the order of the answers, and what was not answered with 200."""
+    """Latencies in milliseconds in the order of the answers, how many were not answered with 200, and one of those."""
 
     latencies_ms: list[float]
     failed: int
     seconds: float
+    failure: str = ""
 
 
 async def run(job: Job) -> Result:
     """Send all of it."""
     latencies: list[float] = []
-    failed = 0
+    failures: list[str] = []
+    requests = [one.replace("PORT", str(job.port), 1).encode() for one in job.requests]
     started = time.perf_counter()
     number = 0
 
     async def client() -> None:
-        nonlocal number, failed
+        nonlocal number
         reader, writer = await asyncio.open_connection("127.0.0.1", job.port)
         while True:
             mine, number = number, number + 1
@@ -53,21 +58,23 @@ async def run(job: Job) -> Result:
             if due - started > job.seconds:
                 break
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            writer.write(job.requests[mine % len(job.requests)].encode())
-            failed += await _answer(reader) != 200
+            writer.write(requests[mine % len(requests)])
+            status, body = await _answer(reader)
+            if status != 200:
+                failures.append(f"{status} {body[:300]}")
             latencies.append((time.perf_counter() - due) * 1e3)
         writer.close()
 
     await asyncio.gather(*(client() for _ in range(OPEN_CLIENTS if job.rate else job.clients)))
-    return Result(latencies, failed, time.perf_counter() - started)
+    return Result(latencies, len(failures), time.perf_counter() - started, failures[0] if failures else "")
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
-    """Read one answer to its end; its status."""
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, str]:
+    """Status and body of one answer."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     length = next(int(line.split(":")[1]) for line in head if line.lower().startswith("content-length:"))
-    await reader.readexactly(length)
-    return int(head[0].split()[1])
+    body = await reader.readexactly(length)
+    return int(head[0].split()[1]), body.decode("utf-8", "replace")
 
 
 def main() -> None:

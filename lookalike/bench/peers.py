@@ -108,7 +108,8 @@ def _faiss_graph(vectors: Array) -> Any:
 def _within(graph: Any, start: int, stop: int) -> Search:
     import faiss
 
-    only = faiss.SearchParametersHNSW(sel=faiss.IDSelectorRange(start, stop), efSearch=128)
+    made: Any = faiss  # its stubs lack some names
+    only = made.SearchParametersHNSW(sel=faiss.IDSelectorRange(start, stop), efSearch=128)
     return lambda query: np.asarray(graph.search(query[None], TOP, params=only)[1][0] - start, np.int64)
 
 

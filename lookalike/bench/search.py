@@ -157,7 +157,7 @@ def answering(place: Place) -> Iterator[int]:
     process = OwnProcess(command, log=place.folder / "api.log", env=environment)
     try:
         probe = [_get(f"/v1/tenants/{TINY}/images?limit=1")]
-        _wait(lambda: load(Job(port, probe, 0.01)).failed == 0)
+        _wait(lambda: bool(load(Job(port, probe, 0.1)).latencies_ms))
         yield port
     finally:
         process.stop(30.0)
@@ -244,7 +244,7 @@ def over_http(port: int, data: Clustered, shape: Shape, *, clients: int = 1, sec
     requests = [_post(shape, vector, data) for vector in data.queries(50)]
     result = load(Job(port, requests, seconds, clients))
     if result.failed or not result.latencies_ms:
-        raise RuntimeError(f"{result.failed} of {len(result.latencies_ms)} requests were not answered with 200")
+        raise RuntimeError(f"{result.failed} of {len(result.latencies_ms)} requests failed: {result.failure}")
     return {
         "http_p50_ms": round(percentile(result.latencies_ms, 0.5), 3),
         "http_p95_ms": round(percentile(result.latencies_ms, 0.95), 3),
@@ -257,7 +257,7 @@ def by_id(port: int, data: Clustered, tenant: str, *, seconds: float, rate: floa
     rows = np.random.default_rng(5).choice(data.tenants[tenant], min(500, len(data.tenants[tenant])), replace=False)
     result = load(Job(port, [_get(f"/v1/tenants/{tenant}/images/i{row}/similar") for row in rows], seconds, rate=rate))
     if result.failed:
-        raise RuntimeError(f"{result.failed} requests failed")
+        raise RuntimeError(f"{result.failed} requests failed: {result.failure}")
     return result.latencies_ms
 
 
@@ -361,13 +361,13 @@ def _post(shape: Shape, vector: npt.NDArray[np.float32], data: Clustered) -> str
         body["negative"] = [f"i{data.tenants[shape.tenant].start}"]
     text = json.dumps(body)
     return (
-        f"POST /v1/tenants/{shape.tenant}/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST /v1/tenants/{shape.tenant}/search HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(text)}\r\n\r\n{text}"
     )
 
 
 def _get(path: str) -> str:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n\r\n"
 
 
 def _wait(ready: Any) -> None:
