@@ -59,10 +59,10 @@ def command(host: str | None, port: int | None, data: Path | None) -> None:
 
 def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Deps:
     """The concrete classes behind the API. Connects nothing: what is down is told by `/readyz`."""
-    from embedder.index.service.client import IndexClient
     from embedder.objects.grants import Grants
     from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
     from embedder.query_embedder_wire import Want
+    from lookalike.index import open_index
     from query_api.deps import Deps, Limits
     from query_api.key_ring import KeyRing
     from streams.reach import Broker
@@ -84,7 +84,7 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
         rate_per_s=settings.api.rate_per_s,
     )
     keys_file = settings.api.keys_file
-    index = IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s)  # what the alias means
+    index = open_index(settings, addresses, timeout_s=settings.api.deadline_s)  # what the alias means
     return Deps(
         searcher=index,
         writer=index,

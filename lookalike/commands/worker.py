@@ -6,22 +6,20 @@ import os
 import socket
 import sys
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import structlog
 
 from lookalike.addresses import Addresses, find_addresses
+from lookalike.index import Index, open_index
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
 from lookalike.signals import stop_on_signals
 from lookalike.stores import open_store
 from streams.errors import ConfigError, DependencyError
-
-if TYPE_CHECKING:
-    from embedder.index.service.client import IndexClient
 
 PROCESS_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -63,7 +61,6 @@ def run(settings: Settings, addresses: Addresses) -> int:
     """Connect everything, work, drain; returns the exit code."""
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
     from embedder.models.collection import collection_of
     from embedder.models.registry import model
@@ -86,7 +83,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
         max_pixels=settings.decode.max_pixels,
         timeout_s=settings.decode.timeout_s,
     )
-    spec = collection_of(info, weights)
+    spec = replace(collection_of(info, weights), fields=settings.index.fields())
     kafka = addresses.kafka(settings)
     metrics = WorkerMetrics(CollectorRegistry())
     with ExitStack() as stack:
@@ -95,7 +92,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
         problems = check(kafka, settings.kafka.topic_specs(partitions=addresses.partitions(settings)))
         if problems:
             raise ConfigError(problems[0])
-        index = stack.enter_context(closing(IndexClient(addresses.index_socket(settings), spec=spec)))
+        index = stack.enter_context(closing(open_index(settings, addresses, spec=spec)))
         make_collection(index)
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         source = KafkaSource(
@@ -132,7 +129,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
     return 0
 
 
-def make_collection(index: IndexClient) -> None:
+def make_collection(index: Index) -> None:
     """Connect once, which makes the collection: the API is ready before the first event comes.
 
     An index that is down is no reason not to start: the worker pauses until it is back.

@@ -48,7 +48,7 @@ from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
 from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, is_whole, key_of, to_payload
 from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply, point_id
-from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, choose
+from embedder.index.policy import Policy, edge_policy, full_scan_threshold_kb
 from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, TenantStats
 from embedder.index.query import (
     Example,
@@ -190,7 +190,7 @@ class EdgeIndex:
         allowed = conditions(tenant_id, self._spec.fields, query.filter)
         asked: Any = vector
         estimated = _asked(self._shard.count, CountRequest(filter=allowed, exact=False))
-        policy = choose(estimated, filtered=query.filter is not None)
+        policy = edge_policy(estimated, filtered=query.filter is not None)
         request = QueryRequest(
             limit=query.reach + len(query.named),  # those fall out below
             query=EdgeQuery.Nearest(asked, using=VECTOR),
@@ -266,10 +266,14 @@ class EdgeIndex:
         """
         due = self._unoptimised >= OPTIMISE_AT
         if due or (self._unoptimised >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S):
-            started, points = time.monotonic(), self._unoptimised
-            _asked(self._shard.optimize)
-            self._unoptimised = 0
-            log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
+            self.optimise()
+
+    def optimise(self) -> None:
+        """Build every graph that is missing, now. Blocks: half a millisecond for each new point."""
+        started, points = time.monotonic(), self._unoptimised
+        _asked(self._shard.optimize)
+        self._unoptimised = 0
+        log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
         try:
@@ -303,7 +307,7 @@ def _hit(found: ScoredPoint, query: Query) -> Hit:
 
 def _create(folder: Path, spec: CollectionSpec) -> EdgeShard:
     quantization = ScalarQuantizationConfig(type=ScalarType.Int8, quantile=0.99, memory=Memory.Pinned)
-    graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=FULL_SCAN_THRESHOLD_KB, payload_m=16)
+    graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=full_scan_threshold_kb(spec.dim), payload_m=16)
     vector = EdgeVectorParams(
         size=spec.dim,
         distance=Distance.Cosine,
