@@ -17,6 +17,7 @@ COMMANDS = {
     "publish": "Store pictures and announce them.",
     "similar": "Show the pictures most like one.",
     "status": "Show lag, points, failures.",
+    "tenant": "Show or remove all of a tenant.",
     "doctor": "Check settings, services, versions, weights, disk.",
     "worker": "Turn events into points of the index.",
     "api": "Answer queries over HTTP, and serve the page.",
