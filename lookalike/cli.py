@@ -18,6 +18,7 @@ COMMANDS = {
     "similar": "Show the pictures most like one.",
     "status": "Show lag, points, failures.",
     "doctor": "Check settings, services, versions, weights, keys, disk.",
+    "tenant": "Show or remove all of a tenant.",
     "worker": "Turn events into points of the index.",
     "normalize": "Turn bucket notifications into events.",
     "api": "Answer queries over HTTP, and serve the page.",

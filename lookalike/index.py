@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from embedder.index.protocol import CollectionSpec, Maintenance, Searcher, Writer
+from embedder.index.protocol import Administration, CollectionSpec, Maintenance, Searcher, Writer
 from lookalike.addresses import Addresses
 from lookalike.settings import Settings
 from streams.errors import ConfigError
@@ -42,6 +42,23 @@ def open_index(
     from embedder.index.qdrant_server.client import ServerClient
 
     return ServerClient(server(settings, timeout_s=timeout_s), spec=spec)
+
+
+class Administrator(Administration, Protocol):
+    """What is done to whole collections."""
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+def open_administration(settings: Settings, addresses: Addresses) -> Administrator:
+    """Whatever keeps the collections, not connected yet. ConfigError where nothing says where it is."""
+    if settings.index.qdrant_url is not None:
+        return server(settings)
+    from embedder.index.service.client import IndexClient
+
+    return IndexClient(addresses.index_socket(settings))
 
 
 def server(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> Server:

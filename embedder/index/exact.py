@@ -186,6 +186,12 @@ class ExactIndex:
             if self._journal is not None:
                 self._journal.flush()
 
+    def waiting(self) -> int:
+        return 0
+
+    def optimise_soon(self) -> None:
+        """There is no graph to build."""
+
     def maintain(self, *, idle_s: float) -> None:
         """Nothing to keep in order."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from qdrant_edge import (
     PayloadSelector,
     QuantizationSearchParams,
     QueryRequest,
+    Record,
     ScalarQuantizationConfig,
     ScalarType,
     ScoredPoint,
@@ -93,6 +94,7 @@ class EdgeIndex:
         except Exception as exc:  # the binding raises bare exceptions with a text only
             raise ConfigError(f"the index in {folder} cannot be opened: {exc}") from exc
         info = self._shard.info()
+        self._asked_for = False
         self._unoptimised = info.points_count - info.indexed_vectors_count
 
     # ---- writes ------------------------------------------------------------------------------------
@@ -246,6 +248,26 @@ class EdgeIndex:
         tenants = self._facet("tenant_id", None, limit=MAX_TENANTS)
         return IndexStats("edge", self._spec.name, self._by_state(None), attempts, len(tenants))
 
+    def everything(self, part: int) -> Iterator[Sequence[tuple[Point, Vector | None]]]:
+        """Every point with its vector, in parts."""
+        offset = None
+        while True:
+            request = ScrollRequest(limit=part, offset=offset, with_payload=True, with_vector=True)
+            records, offset = _asked(self._shard.scroll, request)
+            yield [
+                (from_payload(record.payload or {}), None if not stored else np.asarray(stored[VECTOR], np.float32))
+                for record in records
+                for stored in [_vectors_of(record)]
+            ]
+            if offset is None:
+                return
+
+    def put_back(self, part: Sequence[tuple[Point, Vector | None]]) -> None:
+        """Store points that :meth:`everything` of another index gave, as they are."""
+        for tenant_id in {point.tenant_id for point, _ in part}:
+            own = [(point, vector) for point, vector in part if point.tenant_id == tenant_id]
+            self._store([point for point, _ in own], {}, {point.image_id: vector for point, vector in own})
+
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         attempts = self._facet("attempt.state", conditions(tenant_id), limit=10)
         return TenantStats(self._spec.name, self.count(tenant_id), attempts)
@@ -259,17 +281,24 @@ class EdgeIndex:
     def flush(self) -> None:
         _asked(self._shard.flush)
 
+    def waiting(self) -> int:
+        return self._unoptimised
+
+    def optimise_soon(self) -> None:
+        self._asked_for = True
+
     def maintain(self, *, idle_s: float) -> None:
         """Build graphs where enough points wait for them: soon when nobody asks, in any case at 20,000.
 
         Blocks searches meanwhile (at 100,000 points 2 s in the middle, 2.6 s at most).
         """
-        due = self._unoptimised >= OPTIMISE_AT
+        due = self._unoptimised >= OPTIMISE_AT or self._asked_for
         if due or (self._unoptimised >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S):
             self.optimise()
 
     def optimise(self) -> None:
         """Build every graph that is missing, now. Blocks: half a millisecond for each new point."""
+        self._asked_for = False
         started, points = time.monotonic(), self._unoptimised
         _asked(self._shard.optimize)
         self._unoptimised = 0
@@ -297,6 +326,10 @@ def _asked(call: Callable[..., Answer], *arguments: object) -> Answer:
         return call(*arguments)
     except Exception as exc:
         raise DependencyError("index", f"Qdrant Edge failed: {exc}") from exc
+
+
+def _vectors_of(record: Record) -> Any:
+    return record.vector
 
 
 def _hit(found: ScoredPoint, query: Query) -> Hit:

@@ -8,7 +8,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient, models
 
 from embedder.index.fields import parse_fields
-from embedder.index.protocol import CollectionSpec
+from embedder.index.protocol import CollectionInfo, CollectionSpec
 from embedder.index.qdrant_server.index import ServerIndex
 from embedder.index.qdrant_server.schema import check, create
 from embedder.index.qdrant_server.transport import RawTransport, asked
@@ -101,7 +101,9 @@ class Server:
         return next((one.collection_name for one in found if one.alias_name == self.alias), None)
 
     def switch(self, name: str) -> None:
-        """Let the alias mean `name`, in one step for everybody."""
+        """Let the alias mean `name`, in one step for everybody. ConfigError where there is none."""
+        if not self.client.collection_exists(name):
+            raise ConfigError(f"there is no collection {name!r}: lookalike index status lists them")
         operations: list[models.AliasOperations] = []
         if self.aliased() is not None:
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self.alias)))
@@ -109,6 +111,43 @@ class Server:
             models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=self.alias))
         )
         self.client.update_collection_aliases(operations)
+
+    # ---- Administration ----------------------------------------------------------------------------
+
+    def collections(self) -> list[CollectionInfo]:
+        with asked():
+            current = self.aliased()
+            names = sorted(one.name for one in self.client.get_collections().collections)
+            infos = {name: self.client.get_collection(name) for name in names}
+        return [
+            CollectionInfo(
+                self.spec_of(name),
+                "qdrant",
+                name == current,
+                info.points_count or 0,
+                max(0, (info.points_count or 0) - (info.indexed_vectors_count or 0)),
+            )
+            for name, info in infos.items()
+            if "lookalike_schema" in (info.config.metadata or {})
+        ]
+
+    def create(self, spec: CollectionSpec) -> None:
+        self.ensure(spec)
+
+    def optimise(self, name: str) -> None:
+        raise ConfigError(f"a Qdrant server builds the graphs of {name or 'a collection'} by itself")
+
+    def drop(self, name: str) -> None:
+        with asked():
+            if name == self.aliased():
+                raise ConfigError(f"{name} is what the alias means: switch to another collection first")
+            if not self.client.collection_exists(name):
+                raise ConfigError(f"there is no collection {name!r}: lookalike index status lists them")
+            self.client.delete_collection(name)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.client.close()
 
     def _index(self, spec: CollectionSpec) -> ServerIndex:
         return ServerIndex(self.client, RawTransport(self.client, spec.name, timeout_s=self._timeout_s), spec)

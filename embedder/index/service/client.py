@@ -15,7 +15,7 @@ import msgspec
 from embedder.index.codec import asked, encode, encode_writes
 from embedder.index.filters import Filter
 from embedder.index.points import Point, PutVector, State, Write
-from embedder.index.protocol import CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
+from embedder.index.protocol import CollectionInfo, CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
 from embedder.index.query import Query, each_answered
 from embedder.index.service.connection import Connection
 from embedder.index.service.wire import ErrorData, raised
@@ -35,6 +35,8 @@ _spec = msgspec.msgpack.Decoder(CollectionSpec).decode
 _stats = msgspec.msgpack.Decoder(IndexStats).decode
 _tenant_stats = msgspec.msgpack.Decoder(TenantStats).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
+_collections = msgspec.msgpack.Decoder(list[CollectionInfo]).decode
+_nothing = msgspec.msgpack.Decoder(None).decode
 _number = msgspec.msgpack.Decoder(int).decode
 
 
@@ -118,7 +120,24 @@ class IndexClient:
         return self._ask("delete_tenant", encode(tenant_id), _number)
 
     def flush(self) -> None:
-        self._ask("flush", encode(None), lambda _raw: None)
+        self._ask("flush", encode(None), _nothing)
+
+    # ---- Administration ----------------------------------------------------------------------------
+
+    def collections(self) -> Sequence[CollectionInfo]:
+        return self._ask("collections", encode(None), _collections)
+
+    def create(self, spec: CollectionSpec) -> None:
+        self._ask("ensure", encode(spec), _nothing)
+
+    def optimise(self, name: str) -> None:
+        self._ask("optimise", encode(name), _nothing)
+
+    def switch(self, name: str) -> None:
+        self._ask("switch", encode(name), _nothing)
+
+    def drop(self, name: str) -> None:
+        self._ask("drop", encode(name), _nothing)
 
     def ping(self) -> int:
         """The process id of the index process."""

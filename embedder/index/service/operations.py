@@ -39,6 +39,25 @@ def write(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(Receipt(tuple(engine.write_now(tenant_id, writes)), now_us()))
 
 
+def _do_collections(collections: Collections, _arguments: msgspec.Raw) -> bytes:
+    return encode(collections.described())
+
+
+def _do_optimise(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.get(_text.decode(arguments)).optimise_soon()
+    return encode(None)
+
+
+def _do_switch(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.switch(_text.decode(arguments))
+    return encode(None)
+
+
+def _do_drop(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.drop(_text.decode(arguments))
+    return encode(None)
+
+
 def _do_read(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(engine.read(*_read.decode(arguments)))
 
@@ -89,6 +108,15 @@ def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.stats())
 
 
+WHOLE: dict[str, Callable[[Collections, msgspec.Raw], bytes]] = {
+    "ensure": ensure,
+    "collections": _do_collections,
+    "optimise": _do_optimise,
+    "switch": _do_switch,
+    "drop": _do_drop,
+}
+"""Operations on collections as a whole, answered at once."""
+
 READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
@@ -101,7 +129,7 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "stats": _do_stats,
     "tenant_stats": _do_tenant_stats,
 }
-"""Operations that are answered at once; `ensure` and `ping` are answered apart."""
+"""Operations on one collection that are answered at once."""
 
 CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "write": write,
