@@ -8,7 +8,10 @@ from typing import Annotated, Self
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from embedder.index.fields import Field as DeclaredField
+from embedder.index.fields import parse_fields
 from embedder.objects.grants import Grants
+from embedder.objects.places import Places
 from streams.errors import ConfigError
 from streams.notifications.keys import DEFAULT_TEMPLATE, KeyTemplate
 from streams.settings import PREFIX, Section, variable_of
@@ -21,16 +24,46 @@ class IndexSettings(Section):
         Path | None,
         Field(description="unix socket of `lookalike index serve`; without it the running `up` of the data folder"),
     ] = None
-    qdrant_url: Annotated[str | None, Field(description="a Qdrant server; refused: not in this version")] = None
-    qdrant_api_key: Annotated[SecretStr | None, Field(description="its key; refused: not in this version")] = None
-    qdrant_ca_file: Annotated[
-        FilePath | None, Field(description="certificates to trust for it (PEM); refused: not in this version")
+    qdrant_url: Annotated[
+        str | None, Field(description="a Qdrant server instead (its REST port): `https://qdrant.example:6333`")
     ] = None
+    qdrant_grpc_port: Annotated[int, Field(ge=1, le=65_535, description="its gRPC port, which carries the points")] = (
+        6334
+    )
+    qdrant_api_key: Annotated[SecretStr | None, Field(description="its key")] = None
+    qdrant_ca_file: Annotated[FilePath | None, Field(description="certificates to trust for it (PEM)")] = None
+    qdrant_alias: Annotated[
+        str, Field(pattern=r"^[a-z0-9_-]{1,64}$", description="the alias there that means the current collection")
+    ] = "lookalike"
+    declared_fields: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="comma-separated `NAME:number` and `NAME:time`: attributes that ranges can be asked of, at "
+            "most 16; a collection is made with them, others need `lookalike index migrate`"
+        ),
+    ] = ()
+
+    @field_validator("declared_fields", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @model_validator(mode="after")
-    def _no_server_yet(self) -> Self:
-        _refuse(self, "qdrant_", "this version keeps its vectors in `lookalike index serve` only")
+    def _sound(self) -> Self:
+        try:
+            self.fields()
+        except ConfigError as exc:
+            raise ValueError(f"LOOKALIKE_DECLARED_FIELDS: {exc}") from exc
+        if self.qdrant_url is not None and self.index_socket is not None:
+            raise ValueError("LOOKALIKE_QDRANT_URL and LOOKALIKE_INDEX_SOCKET are both set: one index is enough")
         return self
+
+    def fields(self) -> tuple[DeclaredField, ...]:
+        """The attributes that ranges can be asked of."""
+        return parse_fields(self.declared_fields)
 
 
 class ObjectSettings(Section):
@@ -44,6 +77,9 @@ class ObjectSettings(Section):
         NoDecode,
         Field(min_length=1, description="comma-separated; `publish` stores in the first"),
     ] = ("pictures",)
+    thumbnail_bucket: Annotated[
+        str, Field(min_length=1, description="where the API keeps thumbnails; none of the buckets of pictures")
+    ] = "thumbnails"
     tenant_prefixes: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -82,7 +118,18 @@ class ObjectSettings(Section):
             Grants(self.buckets, self.tenant_prefixes)
         except ConfigError as exc:
             raise ValueError(f"LOOKALIKE_TENANT_PREFIXES: {exc}") from exc
+        if self.thumbnail_bucket in self.buckets:
+            raise ValueError(f"LOOKALIKE_THUMBNAIL_BUCKET={self.thumbnail_bucket}: pictures lie there, choose another")
         return self
+
+    @property
+    def all_buckets(self) -> tuple[str, ...]:
+        """Every bucket that must be there: those of pictures, and the thumbnails'."""
+        return (*self.buckets, self.thumbnail_bucket)
+
+    def places(self) -> Places:
+        """Where uploads and thumbnails lie."""
+        return Places(self.buckets[0], self.thumbnail_bucket, self.tenant_prefixes[0])
 
     @model_validator(mode="after")
     def _one_store(self) -> Self:

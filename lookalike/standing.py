@@ -86,9 +86,9 @@ def dead_letters(settings: Settings, addresses: Addresses) -> dict[str, Any]:
 
 def index(settings: Settings, addresses: Addresses) -> dict[str, Any]:
     """What the collection holds, over all tenants."""
-    from embedder.index.service.client import IndexClient
+    from lookalike.index import open_index
 
-    client = IndexClient(addresses.index_socket(settings))
+    client = open_index(settings, addresses)
     try:
         stats = client.stats()
     finally:

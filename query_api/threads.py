@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from embedder.query_embedder import QueueFullError
 from streams.errors import QueryError
 
 T = TypeVar("T")
@@ -20,6 +21,26 @@ class _Call:
     function: Callable[[], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+
+
+class Slots:
+    """So many of something may be in hand; who comes when all are taken is told so at once. One event loop uses it."""
+
+    def __init__(self, n: int, what: str) -> None:
+        self._n = n
+        self._what = what
+        self._taken = 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """One of them, for as long as the context lasts. QueueFullError where there is none."""
+        if self._taken >= self._n:
+            raise QueueFullError(f"{self._taken} {self._what} are in hand: ask again in a moment")
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
 
 class Threads:
@@ -37,12 +58,13 @@ class Threads:
         self._n_calls = 0
         self._started = False
 
-    async def run(self, function: Callable[[], T], *, deadline_s: float) -> T:
+    async def run(self, function: Callable[[], T], *, deadline_s: float | None = None) -> T:
         """What `function` returns or raises.
 
         Raises:
             QueryError: 503 `overloaded`, nothing was done.
-            TimeoutError: `deadline_s` passed; the call may still come to an end unseen.
+            TimeoutError: `deadline_s` passed; the call may still come to an end unseen. Without one it is the
+                request's (`middleware/deadline.py`).
         """
         if self._n_calls >= self._max_calls:
             raise QueryError(503, "overloaded", "too many requests are waiting: ask again in a moment")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from embedder.index.fields import check_fields
+from embedder.index.migrate import finish
 from embedder.index.points import Write, Written
-from embedder.index.protocol import CollectionSpec, Maintenance, Searcher, Sweeper
+from embedder.index.protocol import CollectionInfo, CollectionSpec, Maintenance, Searcher, Sweeper
 from streams.errors import ConfigError, DependencyError
 
 SCHEMA_VERSION = 1
@@ -31,6 +33,14 @@ class Engine(Searcher, Maintenance, Sweeper, Protocol):
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         """Apply; visible to searches on return, durable after the next `flush`."""
+        ...
+
+    def waiting(self) -> int:
+        """How many points are in no graph yet."""
+        ...
+
+    def optimise_soon(self) -> None:
+        """Let the next `maintain` build what is missing, however little it is."""
         ...
 
     def maintain(self, *, idle_s: float) -> None:
@@ -63,7 +73,8 @@ class Collections:
         if not 1 <= spec.dim <= MAX_DIM:
             raise ConfigError(f"vectors of {spec.dim} floats cannot be kept: 1 to {MAX_DIM} can")
         home = self._folder / "collections" / spec.name
-        wanted = {"schema": SCHEMA_VERSION, "engine": self._engine, **asdict(spec)}
+        check_fields(spec.fields)
+        wanted = {"schema": SCHEMA_VERSION, "engine": self._engine, **as_json(spec)}
         try:
             if (home / "spec.json").exists():
                 _compare(home, _read_spec(home), wanted)
@@ -90,12 +101,47 @@ class Collections:
             engine = self._open[name] = self._open_at(home)
         return engine
 
+    def described(self) -> list[CollectionInfo]:
+        """Every collection, by name."""
+        names = sorted(home.parent.name for home in (self._folder / "collections").glob("*/spec.json"))
+        current = self._alias() if names else ""
+        return [self._described(name, current) for name in names]
+
+    def _described(self, name: str, current: str) -> CollectionInfo:
+        engine = self.get(name)
+        points = sum(engine.stats().points.values())
+        return CollectionInfo(engine.spec(), self._engine, name == current, points, engine.waiting())
+
+    def switch(self, name: str) -> None:
+        """Let the alias mean this collection. ConfigError where there is none."""
+        self._known(name)
+        _replace(self._folder / "alias", name)
+
+    def drop(self, name: str) -> None:
+        """Remove a collection and everything in it. ConfigError for what the alias means, and for none."""
+        self._known(name)
+        if name == self._alias():
+            raise ConfigError(f"{name} is what the alias means: switch to another collection first")
+        engine = self._open.pop(name, None)
+        if engine is not None:
+            engine.close()
+        gone = self._folder / "dropped"
+        shutil.rmtree(gone, ignore_errors=True)
+        (self._folder / "collections" / name).rename(gone)  # gone at once, whatever becomes of the removal
+        _sync(self._folder / "collections")
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _known(self, name: str) -> None:
+        if _NAME.match(name) is None or not (self._folder / "collections" / name / "spec.json").exists():
+            raise ConfigError(f"there is no collection {name[:200]!r}: lookalike index status lists them")
+
     def opened(self) -> Iterator[Engine]:
         """Every collection that is open."""
         yield from self._open.values()
 
     def open_all(self) -> None:
         """Open what is there: a damaged collection stops the process at its start, not at its first query."""
+        finish(self._folder)
         for home in sorted((self._folder / "collections").glob("*/spec.json")):
             self.get(home.parent.name)
 
@@ -123,6 +169,11 @@ class Collections:
             raise DependencyError("index", "there is no collection yet: start a worker, it makes one") from exc
 
 
+def as_json(spec: CollectionSpec) -> dict[str, object]:
+    """The spec as its file holds it."""
+    return dict(json.loads(msgspec.json.encode(spec)))
+
+
 def _read_spec(home: Path) -> dict[str, object]:
     try:
         found = json.loads((home / "spec.json").read_text())
@@ -130,7 +181,7 @@ def _read_spec(home: Path) -> dict[str, object]:
         raise _damaged(home) from exc
     if not isinstance(found, dict):
         raise _damaged(home)
-    return found
+    return {"fields": [], **found}
 
 
 def _damaged(home: Path) -> ConfigError:
@@ -139,11 +190,22 @@ def _damaged(home: Path) -> ConfigError:
 
 def _compare(home: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
     for name, value in wanted.items():
-        if found.get(name) != value:
+        if found.get(name) == value:
+            continue
+        if name == "fields":
             raise ConfigError(
-                f"the collection in {home} has {name} {found.get(name)!r}, {value!r} is wanted: "
-                "use another data folder, or move this collection away"
+                f"the collection in {home} was made for other fields ({_names(found[name])}) than those declared now "
+                f"({_names(value)}): declare the same, or run lookalike index migrate"
             )
+        raise ConfigError(
+            f"the collection in {home} has {name} {found.get(name)!r}, {value!r} is wanted: "
+            "use another data folder, or move this collection away"
+        )
+
+
+def _names(fields: object) -> str:
+    described = [f"{one['name']}:{one['kind']}" for one in fields] if isinstance(fields, list) else []
+    return ", ".join(described) or "none"
 
 
 def _replace(path: Path, text: str) -> None:

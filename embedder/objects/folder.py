@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 import uuid
@@ -24,6 +25,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold the thread
 _FORBIDDEN = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}
 _MISSING = {errno.ENOENT}
+_SCRATCH = re.compile(r"\.[0-9a-f]{32}\.part\Z")
 
 
 class FolderStore:
@@ -58,7 +60,7 @@ class FolderStore:
     def put(self, bucket: str, key: str, data: bytes, *, content_type: str | None = None) -> ObjectInfo:
         del content_type  # a folder keeps bytes only
         with self._parent(bucket, key, create=True) as (parent, name):
-            scratch = f".{uuid.uuid4().hex}.part"
+            scratch = f".{uuid.uuid4().hex}.part"  # as in _SCRATCH
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(scratch, flags, 0o644, dir_fd=parent)
             try:
@@ -82,6 +84,13 @@ class FolderStore:
                 os.unlink(name, dir_fd=parent)
         except ObjectMissingError:
             return  # it is not there: what was wanted
+
+    def keys(self, bucket: str, folder: str) -> Iterator[str]:
+        try:
+            with self._parent(bucket, folder + "x", create=False) as (parent, _):
+                yield from _walk(parent, folder)
+        except ObjectMissingError:
+            return
 
     def check(self, bucket: str) -> None:
         """The folder must be there, readable and writable; a bucket is made by the first `put`."""
@@ -128,6 +137,15 @@ def _enter(parent: int, folder: str, *, create: bool) -> int:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o755, dir_fd=parent)
     return os.open(folder, _FOLDER, dir_fd=parent)
+
+
+def _walk(top: int, folder: str) -> Iterator[str]:
+    """The plain files below an opened folder, as keys; links are not followed, what is being put is not there yet."""
+    for below, _, names, descriptor in os.fwalk(dir_fd=top, follow_symlinks=False):
+        within = below.removeprefix(".").removeprefix("/")
+        for name in names:
+            if _SCRATCH.match(name) is None and stat.S_ISREG(os.lstat(name, dir_fd=descriptor).st_mode):
+                yield folder + (f"{within}/{name}" if within else name)
 
 
 def _translated(error: OSError) -> EventError | RetryableError | DependencyError:

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from embedder.objects.protocol import Object, ObjectInfo, ObjectMissingError
@@ -46,6 +47,11 @@ class MemoryObjects:
         with self._lock:
             self.objects.pop((bucket, key), None)
             self.put_at_us.pop((bucket, key), None)
+
+    def keys(self, bucket: str, folder: str) -> Iterator[str]:
+        with self._lock:
+            found = [key for (at, key) in self.objects if at == bucket and key.startswith(folder)]
+        yield from found
 
     def check(self, bucket: str) -> None:
         """Memory always answers, and any bucket is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +69,13 @@ class ObjectStore(Protocol):
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove the object; one that is not there is no error."""
+        ...
+
+    def keys(self, bucket: str, folder: str) -> Iterator[str]:
+        """The keys below `folder` (it ends with ``/``), in no order; what comes or goes meanwhile may be among them.
+
+        A bucket or folder that is not there has none. What is no object (a link, a pipe) is left out.
+        """
         ...
 
     def check(self, bucket: str) -> None:

@@ -56,6 +56,9 @@ class KeyObjects:
     def delete(self, bucket: str, key: str) -> None:
         raise NotImplementedError("this store makes its own objects")
 
+    def keys(self, bucket: str, folder: str) -> Iterator[str]:
+        raise NotImplementedError("this store makes its own objects")
+
     def check(self, bucket: str) -> None:
         """Every bucket is there."""
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from lookalike.bench.figures import keep, percentile
+from lookalike.bench.figures import keep as keep_figures
+from lookalike.bench.figures import percentile
 from lookalike.logs import configure_logging
 from lookalike.options import json_option
 from lookalike.output import note, say, table
@@ -120,7 +121,7 @@ def _prefix() -> str:
 
 
 def _print(name: str, figures: Mapping[str, Any], *, as_json: bool) -> None:
-    line = keep(name, figures)
+    line = keep_figures(name, figures)
     say(line if as_json else "\n".join(table(figures.items())))
 
 
@@ -209,3 +210,37 @@ def _figures(
         "freshness_p99_s": round(percentile(freshness_s, 0.99), 4),
         "device": device(),
     }
+
+
+@command.command("search")
+@click.option("--points", type=click.IntRange(2_000, 1_000_000), default=100_000, show_default=True, help="How many.")
+@click.option("--dims", type=click.IntRange(8, 4096), default=1280, show_default=True, help="Floats of a vector.")
+@click.option("--queries", type=click.IntRange(4), default=100, show_default=True, help="Of each shape.")
+@click.option("--seconds", type=click.FloatRange(0.5), default=10.0, show_default=True, help="Of each load over HTTP.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="numpy and faiss on the same rows.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder for what is built: a second run with it measures without building. Default: removed at the end.",
+)
+@json_option
+def search(points: int, dims: int, queries: int, seconds: float, peers: bool, keep: Path | None, as_json: bool) -> None:
+    """Recall and latency of every shape of query, in the index and over HTTP, alone and beside writes.
+
+    A million points of 1280 floats take some 13 GB of disk and half an hour.
+    """
+    configure_logging("error")
+    from lookalike.bench.search import run_search
+
+    with tempfile.TemporaryDirectory(prefix="lookalike-bench-") as scratch:
+        figures = run_search(
+            keep or Path(scratch), n_points=points, dim=dims, n_queries=queries, seconds=seconds, peers=peers
+        )
+    line = keep_figures("search", figures)
+    if as_json:
+        say(line)
+        return
+    head = ("shape", "policy", "clients", "recall_at_10", "index_p50_ms", "index_p95_ms", "http_p50_ms", "http_p95_ms")
+    say("\n".join(table([head, *([row.get(name, "") for name in head] for row in figures["rows"])])))
+    say("\n".join(table((name, value) for name, value in figures.items() if not isinstance(value, list))))

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import click
 import structlog
 
 from lookalike.addresses import Addresses, find_addresses
+from lookalike.index import Index, open_index
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
@@ -22,7 +24,6 @@ from streams.errors import ConfigError, DependencyError
 from streams.threads import collect_rarely
 
 if TYPE_CHECKING:
-    from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
     from embedder.worker import Worker, WorkerOptions
 
@@ -71,7 +72,6 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     """Connect everything, work, drain; returns the exit code."""
     from prometheus_client import CollectorRegistry
 
-    from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
     from embedder.models.collection import collection_of
     from embedder.models.registry import model
@@ -95,14 +95,14 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
         max_pixels=settings.decode.max_pixels,
         timeout_s=settings.decode.timeout_s,
     )
-    spec = collection_of(info, weights)
+    spec = replace(collection_of(info, weights), fields=settings.index.fields())
     kafka = addresses.kafka(settings)
     metrics = WorkerMetrics(CollectorRegistry())
     with ExitStack() as stack:
         decoder = stack.enter_context(closing(DecodePool(settings.decode.children, rules)))
         engine = TorchEngine(network, weights)
         check_topics(settings, addresses, allow_single_broker=allow_single_broker)
-        index = stack.enter_context(closing(IndexClient(addresses.index_socket(settings), spec=spec)))
+        index = stack.enter_context(closing(open_index(settings, addresses, spec=spec)))
         make_collection(index)
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         source = KafkaSource(
@@ -204,7 +204,7 @@ def serve_probes(settings: Settings, worker: Worker, metrics: WorkerMetrics, sta
         raise ConfigError(f"LOOKALIKE_WORKER_METRICS_PORT={port}: {exc.strerror or exc}") from exc
 
 
-def make_collection(index: IndexClient) -> None:
+def make_collection(index: Index) -> None:
     """Connect once, which makes the collection: the API is ready before the first event comes.
 
     An index that is down is no reason not to start: the worker pauses until it is back.

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from query_api import params
+from query_api.openapi import refusals
 from query_api.operation import Operation
 
 CSP = "; ".join(
@@ -43,11 +44,11 @@ class Page:
         }
 
     def operations(self) -> list[Operation]:
-        return [Operation("GET", "/", "page", self.page, PAGE)]
+        return [Operation("GET", "/", "page", self.page, None, PAGE)]
 
     def assets(self) -> list[Operation]:
         """What the page loads; no part of the documented API."""
-        return [Operation("GET", f"/static/{name}", "asset", self.asset) for name in MEDIA_TYPES]
+        return [Operation("GET", f"/static/{name}", "asset", self.asset, None) for name in MEDIA_TYPES]
 
     async def page(self, request: Request) -> Response:
         params.only(request, {"tenant"})
@@ -67,5 +68,5 @@ class Page:
 PAGE = {
     "summary": "A page to look at a tenant's pictures and their look-alikes",
     "parameters": [{"name": "tenant", "in": "query", "schema": {"type": "string"}}],
-    "responses": {"200": {"description": "the page", "content": {"text/html": {}}}},
+    "responses": {"200": {"description": "the page", "content": {"text/html": {}}}, **refusals(400)},
 }

@@ -11,10 +11,12 @@ from starlette.responses import Response
 from embedder.index.points import Point, State
 from query_api import params
 from query_api.deps import Deps
+from query_api.keys import Scope
 from query_api.lookup import refuse_not_indexed, require_image
 from query_api.openapi import parameters, refusals
 from query_api.operation import Operation
 from query_api.threads import Threads
+from query_api.thumbnail_store import ThumbnailStore
 
 CACHE_BYTES = 32 * 1024 * 1024
 """About 3,000 thumbnails of 10 KB."""
@@ -48,22 +50,29 @@ class ThumbnailCache:
 class Thumbnails:
     """`/v1/tenants/{tenant}/images/{id}/thumbnail`; `index` are threads for quick calls, `pictures` for slow ones."""
 
-    def __init__(self, deps: Deps, *, index: Threads, pictures: Threads, cache: ThumbnailCache | None = None) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        *,
+        index: Threads,
+        pictures: Threads,
+        kept: ThumbnailStore,
+        cache: ThumbnailCache | None = None,
+    ) -> None:
         self._deps = deps
+        self._kept = kept
         self._index = index
         self._pictures = pictures
         self._cache = cache or ThumbnailCache()
 
     def operations(self) -> list[Operation]:
         path = "/v1/tenants/{tenant}/images/{id}/thumbnail"
-        return [Operation("GET", path, "thumbnail", self.thumbnail, THUMBNAIL)]
+        return [Operation("GET", path, "thumbnail", self.thumbnail, Scope.SEARCH, THUMBNAIL)]
 
     async def thumbnail(self, request: Request) -> Response:
         params.only(request, ())
         tenant_id, image_id = params.tenant_of(request), params.image_of(request)
-        point = await self._index.run(
-            lambda: require_image(self._deps.searcher, tenant_id, image_id), deadline_s=self._deps.limits.deadline_s
-        )
+        point = await self._index.run(lambda: require_image(self._deps.searcher, tenant_id, image_id))
         if point.state is not State.INDEXED or point.location is None:
             refuse_not_indexed(point)
         tag = _tag_of(point)
@@ -78,17 +87,32 @@ class Thumbnails:
         known = self._cache.get(key)
         if known is not None:
             return known, True
-        jpeg, etag = await self._pictures.run(lambda: self._make(point), deadline_s=self._deps.limits.deadline_s)
+        jpeg, etag = await self._pictures.run(lambda: self._make(point))
         is_current = point.etag is not None and etag == point.etag
         if is_current:
             self._cache.put(key, jpeg)
         return jpeg, is_current
 
     def _make(self, point: Point) -> tuple[bytes, str]:
+        """The thumbnail and the ETag of the picture that it shows: kept from before, else made now and kept."""
         assert point.location is not None
-        self._deps.grants.check(point.tenant_id, point.location)
+        tenant_id, image_id = point.tenant_id, point.image_id
+        self._deps.grants.check(tenant_id, point.location)
+        kept = None if point.etag is None else self._kept.get(tenant_id, image_id, point.etag)
+        if kept is not None and point.etag is not None:
+            return kept, point.etag
         found = self._deps.objects.get(point.location, max_bytes=self._deps.limits.max_image_bytes)
-        return self._deps.embedder.thumbnail(found.data), found.info.etag
+        jpeg = self._deps.embedder.thumbnail(found.data)
+        if found.info.etag == point.etag:
+            self._kept.put(tenant_id, image_id, found.info.etag, jpeg)
+            self._forget_if_gone(point)
+        return jpeg, found.info.etag
+
+    def _forget_if_gone(self, point: Point) -> None:
+        """An image that was deleted while its thumbnail was made must leave none behind."""
+        now = self._deps.searcher.get(point.tenant_id, point.image_id)
+        if now is None or now.state is not State.INDEXED:
+            self._kept.remove(point.tenant_id, point.image_id)
 
 
 def _tag_of(point: Point) -> str | None:

@@ -116,6 +116,19 @@ class TestObjectStore:
         with pytest.raises(ObjectMissingError):
             store.head(CAT)
 
+    def test_keys_below_a_folder_are_listed(self, store: ObjectStore) -> None:
+        """All of them, however deep, and none of a folder whose name only begins the same."""
+        keys = {"acme/a.jpg", "acme/b/c.jpg", "acme/b/d/e.jpg"}
+        for key in (*keys, "acme2/a.jpg", "acm", "globex/a.jpg"):
+            _put(store, b"x", at=Location("images", key))
+        _put(store, b"x", at=Location("thumbs", "acme/z.jpg"))
+        assert set(store.keys("images", "acme/")) == keys
+        assert set(store.keys("images", "acme/b/")) == {"acme/b/c.jpg", "acme/b/d/e.jpg"}
+        assert list(store.keys("images", "nobody/")) == list(store.keys("nowhere", "acme/")) == []
+        for key in store.keys("images", "acme/"):
+            store.delete("images", key)
+        assert list(store.keys("images", "acme/")) == []
+
     def test_keys_and_buckets_do_not_mix(self, store: ObjectStore) -> None:
         """The same key in two buckets is two objects."""
         other = Location("thumbs", CAT.key)
@@ -322,6 +335,23 @@ def test_what_cannot_be_deleted_is_not_called_deleted(tmp_path: Path, monkeypatc
         store.delete(CAT.bucket, CAT.key)
 
 
+def test_a_listing_follows_no_link_and_leaves_the_tenants_folder_by_none(tmp_path: Path) -> None:
+    """Neither a link to another tenant's folder, nor one to a file, nor a put under way is listed."""
+    store = FolderStore(tmp_path)
+    _put(store, b"x")
+    _put(store, b"x", at=Location("images", "globex/secret.jpg"))
+    home = tmp_path / "images" / "acme"
+    (home / "door").symlink_to("../globex")
+    (home / "window").symlink_to("../globex/secret.jpg")
+    (home / f".{'0' * 32}.part").touch()
+    os.mkfifo(home / "pipe")
+    assert list(store.keys("images", "acme/")) == [CAT.key]
+    (tmp_path / "images" / "initech").symlink_to("globex")
+    for folder in ("initech/", "acme/../globex/", "../images/globex/"):
+        with pytest.raises(EventError):
+            list(store.keys("images", folder))
+
+
 def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
     """An unmounted volume has no missing pictures: nothing may be dead-lettered for it."""
     store = FolderStore(tmp_path)
@@ -333,6 +363,7 @@ def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
         lambda: store.put("images", "a", b""),
         lambda: store.delete("images", "a"),
         lambda: store.check("images"),
+        lambda: list(store.keys("images", "acme/")),
     ):
         with pytest.raises(DependencyError) as caught:
             call()

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
-from embedder.index.codec import decode_writes, encode
+from embedder.index.codec import Asked, decode_writes, encode
 from embedder.index.collections import Collections, Engine
+from embedder.index.filters import Filter
 from embedder.index.points import State
 from embedder.index.protocol import CollectionSpec, Receipt
+from embedder.index.service.wire import error_data
+from streams.errors import QueryError
 from streams.event import now_us
 
 _text = msgspec.msgpack.Decoder(str)
 _read = msgspec.msgpack.Decoder(tuple[str, list[str]])
 _get = msgspec.msgpack.Decoder(tuple[str, str])
-_similar = msgspec.msgpack.Decoder(tuple[str, str, int])
-_search = msgspec.msgpack.Decoder(tuple[str, bytes, int])
-_list = msgspec.msgpack.Decoder(tuple[str, int, str | None, list[State]])
+_search = msgspec.msgpack.Decoder(tuple[str, Asked])
+_search_batch = msgspec.msgpack.Decoder(tuple[str, list[Asked]])
+_facet = msgspec.msgpack.Decoder(tuple[str, str, Filter | None, int])
+_list = msgspec.msgpack.Decoder(tuple[str, int, str | None, list[State], Filter | None])
 _sweep = msgspec.msgpack.Decoder(tuple[int, int])
 _spec = msgspec.msgpack.Decoder(CollectionSpec)
 
@@ -37,6 +40,25 @@ def write(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(Receipt(tuple(engine.write_now(tenant_id, writes)), now_us()))
 
 
+def _do_collections(collections: Collections, _arguments: msgspec.Raw) -> bytes:
+    return encode(collections.described())
+
+
+def _do_optimise(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.get(_text.decode(arguments)).optimise_soon()
+    return encode(None)
+
+
+def _do_switch(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.switch(_text.decode(arguments))
+    return encode(None)
+
+
+def _do_drop(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.drop(_text.decode(arguments))
+    return encode(None)
+
+
 def _do_read(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(engine.read(*_read.decode(arguments)))
 
@@ -45,22 +67,25 @@ def _do_get(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(engine.get(*_get.decode(arguments)))
 
 
-def _do_similar(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    tenant_id, image_id, limit = _similar.decode(arguments)
-    return encode(engine.similar(tenant_id, image_id, limit=limit))
-
-
 def _do_search(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    tenant_id, vector, limit = _search.decode(arguments)
-    if len(vector) % 4:
-        raise ValueError("not a vector")
-    return encode(engine.search(tenant_id, np.frombuffer(vector, "<f4"), limit=limit))
+    tenant_id, asked = _search.decode(arguments)
+    return encode(engine.search(tenant_id, asked.query()))
+
+
+def _do_search_batch(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    tenant_id, asked = _search_batch.decode(arguments)
+    answers = engine.search_batch(tenant_id, [one.query() for one in asked])
+    return encode([(error_data(one), None) if isinstance(one, QueryError) else (None, one) for one in answers])
+
+
+def _do_facet(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    tenant_id, field, condition, limit = _facet.decode(arguments)
+    return encode(engine.facet(tenant_id, field, filter=condition, limit=limit))
 
 
 def _do_list(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    tenant_id, limit, cursor, states = _list.decode(arguments)
-    wanted: Sequence[State] = states
-    return encode(engine.list(tenant_id, limit=limit, cursor=cursor, states=wanted))
+    tenant_id, limit, cursor, states, condition = _list.decode(arguments)
+    return encode(engine.list(tenant_id, limit=limit, cursor=cursor, states=states, filter=condition))
 
 
 def _do_count(engine: Engine, arguments: msgspec.Raw) -> bytes:
@@ -69,6 +94,15 @@ def _do_count(engine: Engine, arguments: msgspec.Raw) -> bytes:
 
 def _do_spec(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.spec())
+
+
+def _do_tenant_stats(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    return encode(engine.tenant_stats(_text.decode(arguments)))
+
+
+def delete_tenant(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    """Remove a tenant's points; the answer waits for the next flush."""
+    return encode(engine.delete_tenant(_text.decode(arguments)))
 
 
 def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
@@ -80,15 +114,33 @@ def _do_sweep(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(engine.sweep(before_us, limit=limit))
 
 
+WHOLE: dict[str, Callable[[Collections, msgspec.Raw], bytes]] = {
+    "ensure": ensure,
+    "collections": _do_collections,
+    "optimise": _do_optimise,
+    "switch": _do_switch,
+    "drop": _do_drop,
+}
+"""Operations on collections as a whole, answered at once."""
+
 READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
-    "similar": _do_similar,
     "search": _do_search,
+    "search_batch": _do_search_batch,
+    "facet": _do_facet,
     "list": _do_list,
     "count": _do_count,
     "spec": _do_spec,
     "stats": _do_stats,
     "sweep": _do_sweep,
+    "tenant_stats": _do_tenant_stats,
 }
-"""Operations that are answered at once; `write` and `flush` are answered after a flush, `ensure` and `ping` apart."""
+"""Operations on one collection that are answered at once."""
+
+CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
+    "write": write,
+    "delete_tenant": delete_tenant,
+    "flush": lambda _engine, _arguments: encode(None),
+}
+"""Operations that are answered after a flush."""
