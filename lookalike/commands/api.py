@@ -46,14 +46,13 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
     from embedder.objects.grants import Grants
     from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
     from embedder.query_embedder_wire import Want
+    from lookalike.engines import vision_options
     from query_api.deps import Deps, Limits
     from streams.reach import Broker
 
+    objects = FolderStore(addresses.objects_dir(settings))
     options = QueryEmbedderOptions(
-        model=settings.model.model,
-        weights=settings.model.model_weights,
-        max_pixels=settings.decode.max_pixels,
-        decode_timeout_s=settings.decode.timeout_s,
+        vision=vision_options(settings, lambda: objects),
         deadline_s=settings.api.deadline_s,
         max_waiting={Want.VECTOR: settings.api.max_uploads, Want.THUMBNAIL: 64},
     )
@@ -65,7 +64,7 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
     )
     return Deps(
         searcher=IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s),
-        objects=FolderStore(addresses.objects_dir(settings)),
+        objects=objects,
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),
         bucket=settings.objects.buckets[0],

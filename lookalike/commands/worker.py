@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from lookalike.addresses import Addresses, find_addresses
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
@@ -22,17 +23,6 @@ from streams.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
     from embedder.index.service.client import IndexClient
-
-PROCESS_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""Read by libraries when a process starts. One thread a process, because two workers with the default
-on two cores are 30 times slower; large activations stay mapped, because returning them to the kernel
-after each picture costs a third of the network's time (docs/performance.md)."""
 
 
 @click.command("worker")
@@ -65,34 +55,26 @@ def run(settings: Settings, addresses: Addresses) -> int:
 
     from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
-    from embedder.models.collection import collection_of
-    from embedder.models.registry import model
-    from embedder.models.torch_engine import TorchEngine
     from embedder.objects.folder import FolderStore
     from embedder.objects.grants import Grants
-    from embedder.stages.decode import DecodePool, DecodeRules
     from embedder.verdict import RetryPolicy
+    from embedder.vision import Vision
     from embedder.worker import Worker, WorkerOptions
+    from lookalike.engines import log_engine, vision_options
     from streams.consume.consumer import KafkaSource
     from streams.producer import KafkaProducer
     from streams.topics import check
 
     stop = _stop_on_signals()
-    network = model(settings.model.model)
-    weights = network.find_weights(settings.model.model_weights)
-    info = network.info
-    rules = DecodeRules(
-        input_px=info.input_px,
-        resample=info.resample,
-        max_pixels=settings.decode.max_pixels,
-        timeout_s=settings.decode.timeout_s,
-    )
-    spec = collection_of(info, weights)
+    objects = FolderStore(addresses.objects_dir(settings))
+    vision = Vision(vision_options(settings, lambda: objects))
+    spec = vision.spec
     kafka = addresses.kafka(settings)
     metrics = WorkerMetrics(CollectorRegistry())
     with ExitStack() as stack:
-        decoder = stack.enter_context(closing(DecodePool(settings.decode.children, rules)))
-        engine = TorchEngine(network, weights)
+        decoder = stack.enter_context(closing(vision.open_decoder(settings.decode.children)))
+        opened = vision.open_engine()
+        log_engine(opened, spec)
         problems = check(kafka, settings.kafka.topic_specs(partitions=addresses.partitions(settings)))
         if problems:
             raise ConfigError(problems[0])
@@ -111,17 +93,17 @@ def run(settings: Settings, addresses: Addresses) -> int:
             source=source,
             producer=producer,
             index=index,
-            objects=FolderStore(addresses.objects_dir(settings)),
+            objects=objects,
             grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
             decoder=decoder,
-            engine=engine,
+            engine=opened.engine,
             spec=spec,
             names=settings.kafka.topic_names(),
             metrics=metrics,
             options=WorkerOptions(
                 worker_id=settings.worker.id or f"{socket.gethostname()}-{os.getpid()}",
                 fetch_threads=settings.decode.children,
-                max_batch=settings.worker.max_batch,
+                max_batch=settings.worker.max_batch or opened.max_batch,
                 max_in_flight=settings.worker.max_in_flight,
                 max_image_bytes=settings.decode.max_image_bytes,
                 drain_s=settings.worker.drain_s,
