@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -15,6 +15,8 @@ from embedder.objects.places import Places
 from streams.errors import ConfigError
 from streams.notifications.keys import DEFAULT_TEMPLATE, KeyTemplate
 from streams.settings import PREFIX, Section, variable_of
+
+STORE_ADDRESS = "store://"
 
 
 class IndexSettings(Section):
@@ -158,9 +160,45 @@ class ModelSettings(Section):
     model: Annotated[
         str, Field(min_length=1, description="`efficientnet_lite0` (weights installed) or `efficientnet_b0`")
     ] = "efficientnet_lite0"
-    model_weights: Annotated[FilePath | None, Field(description="a weights file instead of where the model looks")] = (
-        None
-    )
+    model_weights: Annotated[
+        str | None,
+        Field(
+            description="a weights file instead of where the model looks, or `store://bucket/key` in the object "
+            "store (then with LOOKALIKE_MODEL_WEIGHTS_SHA256)"
+        ),
+    ] = None
+    model_weights_sha256: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9a-f]{8,64}$", description="SHA-256 of that file, or at least 8 digits of its beginning"),
+    ] = None
+    model_engine: Annotated[
+        Literal["torch", "openvino", "openvino-fp32", "torch-cuda", "auto"],
+        Field(
+            description="what runs the network; each has to pass the fidelity gate on its machine; `auto`: the "
+            "quickest that does"
+        ),
+    ] = "torch"
+    model_preprocessing: Annotated[
+        Literal["full", "scaled", "scaled-turbo"],
+        Field(description="from bytes to the network's input (docs/models.md); another one is another collection"),
+    ] = "full"
+    model_cache: Annotated[
+        Path | None,
+        Field(description="folder for exported networks, gate verdicts, fetched weights; default ~/.cache/lookalike"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _a_store_address_has_a_hash(self) -> Self:
+        if self.model_weights is not None and self.model_weights.startswith(STORE_ADDRESS):
+            bucket, _, key = self.model_weights.removeprefix(STORE_ADDRESS).partition("/")
+            if not bucket or not key:
+                raise ValueError(f"LOOKALIKE_MODEL_WEIGHTS={self.model_weights} is no {STORE_ADDRESS}bucket/key")
+            if self.model_weights_sha256 is None:
+                raise ValueError(
+                    f"LOOKALIKE_MODEL_WEIGHTS={self.model_weights} needs LOOKALIKE_MODEL_WEIGHTS_SHA256: what comes "
+                    "over a network is used only where its hash is known"
+                )
+        return self
 
 
 class DecodeSettings(Section):
@@ -188,7 +226,9 @@ class WorkerSettings(Section):
     id: Annotated[
         str | None, Field(max_length=128, description="name in outcomes and dead letters; default `host-pid`")
     ] = None
-    max_batch: Annotated[int, Field(ge=1, le=256, description="pictures per call of the network")] = 4
+    max_batch: Annotated[
+        int | None, Field(ge=1, le=256, description="pictures per call of the network; 4 on a CPU, 64 on a GPU")
+    ] = None
     max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="events in hand at most")] = 1024
     max_in_flight_bytes: Annotated[
         int, Field(ge=1 << 20, le=1 << 34, description="bytes of the records in hand at most; pictures do not count")

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from embedder.objects.folder import FolderStore
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from lookalike.bench.proc import cpu_s, rss_mb, thread_cpu_s
-from lookalike.commands.worker import PROCESS_ENVIRONMENT
 from lookalike.following import OutcomeFollower
 from lookalike.local.processes import OwnProcess
 from streams.event import Location, created, encode

@@ -62,17 +62,16 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
     from embedder.objects.grants import Grants
     from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
     from embedder.query_embedder_wire import Want
+    from lookalike.engines import vision_options
     from lookalike.index import open_index
     from query_api.deps import Deps, Limits
     from query_api.key_ring import KeyRing
     from streams.reach import Broker
     from streams.topics import Lane
 
+    objects = open_store(settings, addresses)
     options = QueryEmbedderOptions(
-        model=settings.model.model,
-        weights=settings.model.model_weights,
-        max_pixels=settings.decode.max_pixels,
-        decode_timeout_s=settings.decode.timeout_s,
+        vision=vision_options(settings, lambda: objects),
         deadline_s=settings.api.deadline_s * EMBEDDER_SHARE,
         max_waiting={Want.VECTOR: settings.api.max_uploads, Want.THUMBNAIL: 64},
     )
@@ -91,7 +90,7 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
         producer=producer,
         topic=settings.kafka.topic_names().lane(Lane.LIVE),
         places=settings.objects.places(),
-        objects=open_store(settings, addresses),
+        objects=objects,
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),
         bucket=settings.objects.buckets[0],

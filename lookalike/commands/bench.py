@@ -30,7 +30,34 @@ def command() -> None:
       lookalike bench pipeline --embedder stub --workers 2
       lookalike bench pipeline --embedder real
       lookalike bench flood
+      lookalike bench embed --json
     """
+
+
+@command.command("embed")
+@click.option("--pictures", type=click.IntRange(8), default=48, show_default=True, help="JPEG; half as many others.")
+@click.option("--timed", type=click.IntRange(4), default=16, show_default=True, help="JPEG timed a round; half others.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Every path once a round.")
+@json_option
+def embed(pictures: int, timed: int, rounds: int, as_json: bool) -> None:
+    """Bytes in, vector out: engines and preprocessings against the seed's way, on one core and on two.
+
+    Takes about four minutes; build/bench-embed.json and, with the extra `plots`, build/bench-embed.png keep it.
+
+    \b
+    Examples:
+      lookalike bench embed --json
+      lookalike bench embed --rounds 9 --timed 24
+    """
+    from lookalike.bench.embed_plot import plot
+    from lookalike.bench.embed_run import run_embed, shown
+
+    configure_logging("error")
+    with tempfile.TemporaryDirectory(prefix="lookalike-bench-") as scratch:
+        figures = run_embed(Path(scratch), n_pictures=pictures, n_timed=timed, rounds=rounds, tell=note)
+    line = keep_figures("embed", figures)
+    plot(figures, Path("build", "bench-embed.png"))
+    say(line if as_json else "\n".join(table(shown(figures))))
 
 
 @command.command("pipeline")

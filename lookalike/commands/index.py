@@ -19,7 +19,7 @@ from lookalike.settings import Settings, read_settings
 from streams.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
-    from embedder.index.protocol import CollectionInfo
+    from embedder.index.protocol import CollectionInfo, CollectionSpec
 
 
 @click.group("index")
@@ -88,7 +88,7 @@ def status(data: Path | None, as_json: bool) -> None:
 def create(data: Path | None, as_json: bool) -> None:
     """Make the collection of LOOKALIKE_MODEL and LOOKALIKE_DECLARED_FIELDS, as a worker would at its start."""
     with _administration(data) as (settings, index):
-        spec = _wanted(settings)
+        spec = _wanted(settings, data)
         index.create(spec)
     print_json({"collection": spec.name}) if as_json else say(f"{spec.name} is there")
 
@@ -173,15 +173,17 @@ def _administration(data: Path | None) -> Iterator[tuple[Settings, Administrator
         yield settings, index
 
 
-def _wanted(settings: Settings) -> Any:
+def _wanted(settings: Settings, data: Path | None) -> CollectionSpec:
+    """The collection that a worker with these settings makes."""
     from dataclasses import replace
 
-    from embedder.models.collection import collection_of
-    from embedder.models.registry import model
+    from embedder.vision import Vision
+    from lookalike.engines import vision_options
+    from lookalike.stores import open_store
 
-    network = model(settings.model.model)
-    spec = collection_of(network.info, network.find_weights(settings.model.model_weights))
-    return replace(spec, fields=settings.index.fields())
+    addresses = find_addresses(settings, data)
+    vision = Vision(vision_options(settings, lambda: open_store(settings, addresses)))
+    return replace(vision.spec, fields=settings.index.fields())
 
 
 def _current(found: Sequence[CollectionInfo]) -> CollectionInfo:

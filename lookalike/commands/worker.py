@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from lookalike.addresses import Addresses, find_addresses
 from lookalike.index import Index, open_index
 from lookalike.logs import configure_logging
@@ -26,17 +27,6 @@ from streams.threads import collect_rarely
 if TYPE_CHECKING:
     from embedder.metrics import WorkerMetrics
     from embedder.worker import Worker, WorkerOptions
-
-PROCESS_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""Read by libraries when a process starts. One thread a process, because two workers with the default
-on two cores are 30 times slower; large activations stay mapped, because returning them to the kernel
-after each picture costs a third of the network's time (docs/performance.md)."""
 
 
 @click.command("worker")
@@ -73,34 +63,26 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     from prometheus_client import CollectorRegistry
 
     from embedder.metrics import WorkerMetrics
-    from embedder.models.collection import collection_of
-    from embedder.models.registry import model
-    from embedder.models.torch_engine import TorchEngine
     from embedder.objects.grants import Grants
-    from embedder.stages.decode import DecodePool, DecodeRules
     from embedder.stages.sweep import TombstoneSweeper
+    from embedder.vision import Vision
     from embedder.watchdog import Watchdog, end_process
     from embedder.worker import Worker
+    from lookalike.engines import log_engine, vision_options
     from streams.consume.consumer import KafkaSource
     from streams.consume.protocol import group_protocol
     from streams.producer import KafkaProducer
 
     stop = stop_on_signals()
-    network = model(settings.model.model)
-    weights = network.find_weights(settings.model.model_weights)
-    info = network.info
-    rules = DecodeRules(
-        input_px=info.input_px,
-        resample=info.resample,
-        max_pixels=settings.decode.max_pixels,
-        timeout_s=settings.decode.timeout_s,
-    )
-    spec = replace(collection_of(info, weights), fields=settings.index.fields())
+    objects = open_store(settings, addresses)
+    vision = Vision(vision_options(settings, lambda: objects))
+    spec = replace(vision.spec, fields=settings.index.fields())
     kafka = addresses.kafka(settings)
     metrics = WorkerMetrics(CollectorRegistry())
     with ExitStack() as stack:
-        decoder = stack.enter_context(closing(DecodePool(settings.decode.children, rules)))
-        engine = TorchEngine(network, weights)
+        decoder = stack.enter_context(closing(vision.open_decoder(settings.decode.children)))
+        opened = vision.open_engine()
+        log_engine(opened, spec)
         check_topics(settings, addresses, allow_single_broker=allow_single_broker)
         index = stack.enter_context(closing(open_index(settings, addresses, spec=spec)))
         make_collection(index)
@@ -117,14 +99,14 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             source=source,
             producer=producer,
             index=index,
-            objects=open_store(settings, addresses),
+            objects=objects,
             grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
             decoder=decoder,
-            engine=engine,
+            engine=opened.engine,
             spec=spec,
             names=settings.kafka.topic_names(),
             metrics=metrics,
-            options=worker_options(settings),
+            options=worker_options(settings, max_batch=opened.max_batch),
             stop=stop,
             watch=watchdog.tell,
         )
@@ -138,8 +120,8 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     return 0
 
 
-def worker_options(settings: Settings) -> WorkerOptions:
-    """How the settings say that a worker works."""
+def worker_options(settings: Settings, *, max_batch: int) -> WorkerOptions:
+    """How the settings say that a worker works; `max_batch` is the engine's own, where none is set."""
     from embedder.verdict import RetryPolicy
     from embedder.worker import WorkerOptions
 
@@ -147,7 +129,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
     return WorkerOptions(
         worker_id=worker.id or f"{socket.gethostname()}-{os.getpid()}",
         fetch_threads=settings.decode.children,
-        max_batch=worker.max_batch,
+        max_batch=worker.max_batch or max_batch,
         max_in_flight=worker.max_in_flight,
         max_in_flight_bytes=worker.max_in_flight_bytes,
         max_image_bytes=settings.decode.max_image_bytes,
