@@ -33,6 +33,7 @@ FLUSH_SHARE = 25
 spent in flushes, which block searches (docs/index.md)."""
 MAX_FLUSH_WAIT_S = 1.0
 MAINTAIN_EVERY_S = 0.5
+MAINTAIN_BUSY_S = 0.02
 LAST_ANSWERS_S = 1.0
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107; room for the suffix of a temporary name."""
@@ -66,7 +67,7 @@ class IndexServer:
         while not stop.is_set():
             self._maintain()
             try:
-                await asyncio.wait_for(stop.wait(), MAINTAIN_EVERY_S)
+                await asyncio.wait_for(stop.wait(), MAINTAIN_BUSY_S if self._busy() else MAINTAIN_EVERY_S)
             except TimeoutError:
                 continue
         server.close()
@@ -169,6 +170,9 @@ class IndexServer:
         log.critical("index ends: it cannot make writes durable", error=error.message)
         self._failed = error
         self._stop.set()
+
+    def _busy(self) -> bool:
+        return any(engine.busy() for engine in self._collections.opened())
 
     def _maintain(self) -> None:
         idle_s = self._clock() - self._last_request_at
