@@ -134,6 +134,20 @@ def test_calm_again_it_returns_to_live() -> None:
     assert all(_fill(shares, "a", 8))
 
 
+def test_who_fills_the_window_is_not_calm() -> None:
+    """A tenant whose events fill the window for seconds, so that none can be taken, is moved at the next chance."""
+    clock = ManualClock()
+    shares = LiveShares(share=0.5, after_s=2.0, clock=clock)
+    assert all(_fill(shares, "a", 10))
+    for step in range(1, 21):  # all of them wait for the index
+        clock.now_s = step * CALM_AFTER_S / 10
+        shares.tend()
+    assert shares.shunting
+    for _ in range(10):
+        shares.leave("a")
+    assert _fill(shares, "a", 10) == [True] * 5 + [False] * 5
+
+
 def test_nobody_is_moved_while_live_does_not_wait() -> None:
     """A tenant alone on an idle cluster may have everything: there is nobody to be kept waiting."""
     clock = ManualClock()
