@@ -69,7 +69,7 @@ def _without_torch() -> None:
     """Loading torch takes seconds of CPU a start, and there are dozens of starts."""
     verdict = Verdict(MODEL, cosine_min=1.0, least=1.0, images_per_s=0.0, measured_at="")
     opened = OpenedEngine(CostlyEngine(), verdict, max_batch=4)
-    vision.Vision.open_engine = lambda _self: opened  # type: ignore[method-assign]
+    vision.Vision.open_engine = lambda _self: opened  # type: ignore[method-assign,assignment]
     registry.MODELS = {MODEL: StubNetwork}  # type: ignore[dict-item]
 
 
@@ -77,7 +77,7 @@ def main() -> int:
     """The command line, after the network was taken out."""
     _without_torch()
     if os.environ.get(DECODER) == "rowdy":
-        vision.DecodePool = partial(DecodePool, script=_ROWDY_CHILD)  # type: ignore[attr-defined]
+        vision.DecodePool = partial(DecodePool, script=_ROWDY_CHILD)  # type: ignore[attr-defined,assignment]
     from lookalike.__main__ import main as command_line
 
     return command_line()
