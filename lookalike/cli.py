@@ -22,6 +22,7 @@ COMMANDS = {
     "api": "Answer queries over HTTP, and serve the page.",
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",
+    "keys": "Make, list and revoke access keys of the API.",
     "bench": "Measure this machine.",
 }
 """Name and one line of each; the command is `command` in the module of its name in `lookalike.commands`."""

@@ -12,11 +12,14 @@ from query_api.deps import Check, Deps
 from query_api.errors import HANDLERS
 from query_api.lookup import CurrentSpec
 from query_api.metrics import QueryMetrics
+from query_api.middleware.access import OPEN, AccessKeys, Gate
 from query_api.middleware.body_limit import BodyLimit
 from query_api.middleware.context import RequestContext
+from query_api.middleware.deadline import Deadline
 from query_api.middleware.guard import LoopbackGuard
 from query_api.openapi import document
 from query_api.operation import Operation
+from query_api.rate import RateLimit
 from query_api.ready import Readiness
 from query_api.routes.images import Images
 from query_api.routes.page import Page
@@ -32,7 +35,7 @@ PROBE_KEY = ".lookalike-probe"
 
 
 def create_app(deps: Deps) -> Starlette:
-    """The application. Its lifespan starts and closes the embedder; everything else belongs to the caller."""
+    """The application. Its lifespan starts and closes embedder and keys; everything else belongs to the caller."""
     limits = deps.limits
     # Sets of threads: slow thumbnails must not keep searches waiting, nor a dead dependency the checks.
     index = Threads(n_threads=limits.n_index_threads, max_waiting=limits.max_waiting, name="index")
@@ -40,22 +43,29 @@ def create_app(deps: Deps) -> Starlette:
     thumbnails = Threads(n_threads=limits.n_thumbnail_threads, max_waiting=limits.max_waiting, name="thumbnails")
     checks = Threads(n_threads=4, max_waiting=16, name="checks")
     spec = CurrentSpec(deps.searcher, deps.clock)
-    readiness = Readiness(_checks(deps), optional={"embedder"}, threads=checks, clock=deps.clock)
-    page = Page(default_tenant=deps.default_tenant, max_body_bytes=limits.max_body_bytes)
+    readiness = Readiness(_checks(deps), optional={"embedder", "keys"}, threads=checks, clock=deps.clock)
+    rate = None if limits.rate_per_s is None else RateLimit(per_s=limits.rate_per_s, clock=deps.clock)
+    gate = Gate(has_keys=deps.keys is not None, rate=rate)
     operations: list[Operation] = [
         *Images(deps, threads=index, spec=spec).operations(),
         *Search(deps, index=index, uploads=uploads, spec=spec).operations(),
         *Thumbnails(deps, index=index, pictures=thumbnails).operations(),
-        *page.operations(),
     ]
+    page = Page(default_tenant=deps.default_tenant, max_body_bytes=limits.max_body_bytes)
+    assets = page.assets() if deps.keys is None else []  # it sends no key: it is for this machine's own user
+    operations += page.operations() if deps.keys is None else []
     operations += System(
-        readiness=readiness, registry=deps.registry, document=lambda: document(operations)
+        readiness=readiness, registry=deps.registry, gate=gate, document=lambda: document(operations)
     ).operations()
+    who = Middleware(LoopbackGuard)
+    if deps.keys is not None:
+        who = Middleware(AccessKeys, find=deps.keys.find, rate=rate, open_paths=OPEN)
     app = Starlette(
-        routes=[operation.route() for operation in (*operations, *page.assets())],
+        routes=[operation.route(gate) for operation in (*operations, *assets)],
         middleware=[
             Middleware(RequestContext, metrics=QueryMetrics(deps.registry), clock=deps.clock),
-            Middleware(LoopbackGuard),
+            who,
+            Middleware(Deadline, deadline_s=limits.deadline_s),
             Middleware(BodyLimit, max_bytes=limits.max_body_bytes),
         ],
         exception_handlers=HANDLERS,
@@ -69,10 +79,14 @@ def _lifespan(deps: Deps, threads: tuple[Threads, ...]) -> Callable[[Starlette],
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         deps.embedder.start()
+        if deps.keys is not None:
+            deps.keys.start()
         try:
             yield
         finally:
             deps.embedder.close()
+            if deps.keys is not None:
+                deps.keys.close()
             for some in threads:
                 some.close()
 
@@ -87,4 +101,5 @@ def _checks(deps: Deps) -> dict[str, Check]:
             if exc.reason is not Reason.IMAGE_MISSING:
                 raise
 
-    return {"index": deps.searcher.spec, "objects": objects, "embedder": deps.embedder.check, **deps.checks}
+    keys = {} if deps.keys is None else {"keys": deps.keys.check}
+    return {"index": deps.searcher.spec, "objects": objects, "embedder": deps.embedder.check, **keys, **deps.checks}

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from embedder.index.points import Vector
 from embedder.index.protocol import CollectionSpec, Searcher
 from embedder.objects.protocol import ObjectStore
+from query_api.keys import Key
 from streams.event import Location
 
 Check = Callable[[], object]
@@ -61,19 +62,42 @@ class Grants(Protocol):
         ...
 
 
+class Keys(Protocol):
+    """The access keys that hold now. Thread-safe."""
+
+    def start(self) -> None:
+        """Follow changes from now on; returns at once. May be called twice."""
+        ...
+
+    def close(self) -> None:
+        """Follow them no more."""
+        ...
+
+    def find(self, text: str) -> Key | None:
+        """The key of this text, where it holds now. Never blocks; compares in constant time."""
+        ...
+
+    def check(self) -> None:
+        """DependencyError where changes cannot be followed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a request may cost.
 
     `max_uploads` query pictures are in hand at once, `max_hits` and `max_page` bound an answer;
-    `max_image_bytes` is the largest object that a thumbnail is made of; `deadline_s` is for one
-    request, body included.
+    `max_image_bytes` is the largest object that is stored, or that a thumbnail is made of; `deadline_s`
+    is for one request, body included; `rate_per_s` is what a key may ask a second, None without limit.
     """
 
     max_body_bytes: int = 64 * 1024 * 1024
+    max_json_bytes: int = 1024 * 1024
     max_uploads: int = 8
     max_image_bytes: int = 64 * 1024 * 1024
     deadline_s: float = 10.0
+    rate_per_s: float | None = None
+    max_batch: int = 64
     max_hits: int = 100
     max_page: int = 100
     n_index_threads: int = 8
@@ -87,6 +111,7 @@ class Deps:
 
     `checks` are dependencies beyond index and objects that `/readyz` asks (the broker); `bucket` is
     where it looks to see whether the object store answers; `clock` gives seconds and never goes back.
+    Without `keys` only this machine may ask.
     """
 
     searcher: Searcher
@@ -95,6 +120,7 @@ class Deps:
     embedder: QueryEmbedder
     bucket: str = "pictures"
     default_tenant: str = "demo"
+    keys: Keys | None = None
     limits: Limits = Limits()
     checks: Mapping[str, Check] = field(default_factory=dict)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +30,21 @@ _BY_REASON = {
 """A picture that cannot be used is 422, but for these."""
 
 
+class RateLimitedError(QueryError):
+    """The key has used up its requests; another one passes in `wait_s` seconds."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(429, "rate_limited", "too many requests with this key: ask again a little later")
+        self.wait_s = wait_s
+
+
+_MORE_HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": str(RETRY_AFTER_S)},
+    503: {"Retry-After": str(RETRY_AFTER_S)},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What the caller is told."""
@@ -43,6 +59,9 @@ class Problem:
 def problem_of(exc: Exception) -> Problem:
     """What is said about an exception. Only what we raise on purpose is told in its own words."""
     match exc:
+        case RateLimitedError():
+            headers = {"Retry-After": str(math.ceil(exc.wait_s))}
+            problem = Problem(exc.status, exc.code, exc.message, headers=headers)
         case QueryError():
             problem = Problem(exc.status, exc.code, exc.message, exc.field)
         case QueueFullError():
@@ -69,11 +88,9 @@ def error_response(scope: Scope, exc: Exception) -> Response:
     """The error body of `exc` for the request of `scope`."""
     problem = problem_of(exc)
     request_id = scope.get("state", {}).get("request_id")
-    headers = {**HEADERS, **(problem.headers or {})}  # a 500 is sent from outside of our middleware
-    if request_id is not None:
+    headers = {**HEADERS, **_MORE_HEADERS.get(problem.status, {}), **(problem.headers or {})}
+    if request_id is not None:  # a 500 is sent from outside of our middleware, which would add it
         headers["X-Request-ID"] = request_id
-    if problem.status in {429, 503}:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
     body = {
         "code": problem.code,
         "message": problem.message,

@@ -37,12 +37,13 @@ class Threads:
         self._n_calls = 0
         self._started = False
 
-    async def run(self, function: Callable[[], T], *, deadline_s: float) -> T:
+    async def run(self, function: Callable[[], T], *, deadline_s: float | None = None) -> T:
         """What `function` returns or raises.
 
         Raises:
             QueryError: 503 `overloaded`, nothing was done.
-            TimeoutError: `deadline_s` passed; the call may still come to an end unseen.
+            TimeoutError: `deadline_s` passed; the call may still come to an end unseen. Without one it is the
+                request's (`middleware/deadline.py`).
         """
         if self._n_calls >= self._max_calls:
             raise QueryError(503, "overloaded", "too many requests are waiting: ask again in a moment")

@@ -25,6 +25,7 @@ from embedder.objects.grants import Grants
 from embedder.objects.memory import MemoryObjects
 from query_api.app import create_app
 from query_api.deps import Deps, Limits
+from query_api.protocol import PatientProtocol
 from query_api.server import address_of, bind, server_of
 from streams.errors import EventError, Reason
 from streams.event import Location
@@ -178,10 +179,10 @@ def get(app: Starlette, path: str, **options: Any) -> httpx.Response:
 
 
 @contextmanager
-def serving(app: Starlette) -> Iterator[str]:
+def serving(app: Starlette, *, protocol: type[PatientProtocol] = PatientProtocol) -> Iterator[str]:
     """The app behind a real server in a thread; gives its address."""
     with bind("127.0.0.1", 0) as listening:
-        server = server_of(app)
+        server = server_of(app, protocol=protocol)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         wait_until(lambda: server.started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from embedder.index.points import Point, Write, Written
 from embedder.index.protocol import Searcher, Writer
+from embedder.index.query import like
 from tests.script import ETAGS, IMAGES, vector_of
 
 DURABLE_S = 30.0
@@ -26,7 +27,7 @@ class PlayedIndex:
     def picture(self, image_id: str) -> str | None:
         """A stored picture scores 1 against its own vector and 0 against the others'."""
         for etag in ETAGS:
-            hits = self._searcher.search(self._tenant_id, vector_of(etag), limit=len(IMAGES)).hits
+            hits = self._searcher.search(self._tenant_id, like(vector_of(etag), limit=len(IMAGES))).hits
             if any(hit.image_id == image_id and hit.score > 0.9 for hit in hits):
                 return etag
         return None

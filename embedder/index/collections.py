@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from embedder.index.fields import check_fields
 from embedder.index.points import Write, Written
 from embedder.index.protocol import CollectionSpec, Maintenance, Searcher
 from streams.errors import ConfigError, DependencyError
@@ -63,7 +63,8 @@ class Collections:
         if not 1 <= spec.dim <= MAX_DIM:
             raise ConfigError(f"vectors of {spec.dim} floats cannot be kept: 1 to {MAX_DIM} can")
         home = self._folder / "collections" / spec.name
-        wanted = {"schema": SCHEMA_VERSION, "engine": self._engine, **asdict(spec)}
+        check_fields(spec.fields)
+        wanted = {"schema": SCHEMA_VERSION, "engine": self._engine, **as_json(spec)}
         try:
             if (home / "spec.json").exists():
                 _compare(home, _read_spec(home), wanted)
@@ -123,6 +124,11 @@ class Collections:
             raise DependencyError("index", "there is no collection yet: start a worker, it makes one") from exc
 
 
+def as_json(spec: CollectionSpec) -> dict[str, object]:
+    """The spec as its file holds it."""
+    return dict(json.loads(msgspec.json.encode(spec)))
+
+
 def _read_spec(home: Path) -> dict[str, object]:
     try:
         found = json.loads((home / "spec.json").read_text())
@@ -130,7 +136,7 @@ def _read_spec(home: Path) -> dict[str, object]:
         raise _damaged(home) from exc
     if not isinstance(found, dict):
         raise _damaged(home)
-    return found
+    return {"fields": [], **found}
 
 
 def _damaged(home: Path) -> ConfigError:
@@ -139,11 +145,22 @@ def _damaged(home: Path) -> ConfigError:
 
 def _compare(home: Path, found: dict[str, object], wanted: dict[str, object]) -> None:
     for name, value in wanted.items():
-        if found.get(name) != value:
+        if found.get(name) == value:
+            continue
+        if name == "fields":
             raise ConfigError(
-                f"the collection in {home} has {name} {found.get(name)!r}, {value!r} is wanted: "
-                "use another data folder, or move this collection away"
+                f"the collection in {home} was made for other fields ({_names(found[name])}) than those declared now "
+                f"({_names(value)}): declare the same, or run lookalike index migrate"
             )
+        raise ConfigError(
+            f"the collection in {home} has {name} {found.get(name)!r}, {value!r} is wanted: "
+            "use another data folder, or move this collection away"
+        )
+
+
+def _names(fields: object) -> str:
+    described = [f"{one['name']}:{one['kind']}" for one in fields] if isinstance(fields, list) else []
+    return ", ".join(described) or "none"
 
 
 def _replace(path: Path, text: str) -> None:

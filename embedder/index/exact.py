@@ -9,63 +9,24 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from embedder.index.exact_tenant import Tenant
+from embedder.index.facets import most_frequent, values_of
+from embedder.index.filters import Filter, check_filter, matches
 from embedder.index.journal import Journal
 from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply
-from embedder.index.policy import check_limit
-from embedder.index.protocol import CollectionSpec, Hit, Hits, IndexStats, Page, Receipt
+from embedder.index.protocol import CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
+from embedder.index.query import (
+    Query,
+    check_part,
+    check_query,
+    each_answered,
+    refuse_example,
+    target,
+    unit,
+)
 from embedder.models.vectors import check_vector
+from streams.errors import QueryError
 from streams.event import now_us
-
-_FIRST_ROWS = 8
-
-
-class _Tenant:
-    """One tenant's points, and its vectors as rows of one growing matrix; freed rows are used again."""
-
-    def __init__(self, dim: int) -> None:
-        self.points: dict[str, Point] = {}
-        self.rows: dict[str, int] = {}
-        self.names: list[str | None] = []
-        self.matrix: npt.NDArray[np.float32] = np.zeros((_FIRST_ROWS, dim), np.float32)
-        self._free: list[int] = []
-
-    def put(self, image_id: str, vector: Vector) -> None:
-        row = self.rows.get(image_id)
-        if row is None:
-            row = self.rows[image_id] = self._new_row()
-            self.names[row] = image_id
-        self.matrix[row] = vector / np.linalg.norm(vector)
-
-    def remove(self, image_id: str) -> None:
-        row = self.rows.pop(image_id, None)
-        if row is not None:
-            self.matrix[row] = 0
-            self.names[row] = None
-            self._free.append(row)
-
-    def search(self, vector: Vector, *, limit: int, without: str | None = None) -> tuple[Hit, ...]:
-        """The best `limit` rows; equal scores in the order of their names, also where the limit cuts."""
-        used = len(self.names)
-        scores = (self.matrix[:used] @ vector).clip(-1.0, 1.0)  # rounding reaches beyond a cosine's range
-        scores[self._free] = -np.inf
-        wanted = limit + 1  # the image itself falls out below
-        if wanted < used:
-            best = np.flatnonzero(scores >= np.partition(scores, used - wanted)[used - wanted])
-        else:
-            best = np.arange(used)
-        found = sorted((-float(scores[row]), name) for row in best if (name := self.names[row]) is not None)
-        return tuple(Hit(name, -score) for score, name in found if name != without)[:limit]
-
-    def _new_row(self) -> int:
-        if self._free:
-            return self._free.pop()
-        if len(self.names) == len(self.matrix):
-            self.matrix = np.concatenate([self.matrix, np.zeros_like(self.matrix)])
-        self.names.append(None)
-        return len(self.names) - 1
 
 
 class ExactIndex:
@@ -77,18 +38,18 @@ class ExactIndex:
 
     def __init__(self, spec: CollectionSpec, *, journal: Path | None = None) -> None:
         self._spec = spec
-        self._tenants: dict[str, _Tenant] = {}
+        self._tenants: dict[str, Tenant] = {}
         self._lock = threading.RLock()
         self._journal: Journal | None = None
         if journal is not None:
-            self._journal = Journal(journal, replay=lambda tenant_id, write: self._apply(tenant_id, [write]))
+            self._journal = Journal(journal, replay=self._replay)
 
     # ---- Writer ------------------------------------------------------------------------------------
 
     def read(self, tenant_id: str, image_ids: Sequence[str]) -> list[Point | None]:
         with self._lock:
-            tenant = self._tenants.get(tenant_id)
-            return [tenant.points.get(image_id) if tenant else None for image_id in image_ids]
+            points = self._points(tenant_id)
+            return [points.get(image_id) for image_id in image_ids]
 
     def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[Receipt]:
         done: Future[Receipt] = Future()
@@ -110,19 +71,26 @@ class ExactIndex:
     def _apply(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
-            tenant = self._tenants[tenant_id] = _Tenant(self._spec.dim)
+            tenant = self._tenants[tenant_id] = Tenant(self._spec.dim, self._spec.fields)
         results = []
         for write in writes:
             change = apply(tenant_id, tenant.points.get(write.image_id), write)
             results.append(change.written)
             if not change.changed or change.point is None:
                 continue
-            tenant.points[write.image_id] = change.point
             if change.vector and isinstance(write, PutVector):
-                tenant.put(write.image_id, write.vector)
+                tenant.put(change.point, write.vector)
             elif change.vector is False:
-                tenant.remove(write.image_id)
+                tenant.remove_vector(change.point)
+            else:
+                tenant.note(change.point)
         return results
+
+    def _replay(self, tenant_id: str, writes: Sequence[Write] | None) -> None:
+        if writes is None:
+            self._tenants.pop(tenant_id, None)
+        else:
+            self._apply(tenant_id, writes)
 
     # ---- Searcher ----------------------------------------------------------------------------------
 
@@ -132,35 +100,50 @@ class ExactIndex:
     def get(self, tenant_id: str, image_id: str) -> Point | None:
         return self.read(tenant_id, [image_id])[0]
 
-    def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
-        check_limit(limit)
+    def search(self, tenant_id: str, query: Query) -> Hits:
+        check_query(query, dim=self._spec.dim, fields=self._spec.fields)
         with self._lock:
-            tenant = self._tenants.get(tenant_id)
-            row = tenant.rows.get(image_id) if tenant else None
-            if tenant is None or row is None:
-                return None
-            return Hits(tenant.search(tenant.matrix[row], limit=limit, without=image_id), exact=True)
+            tenant = self._tenants.get(tenant_id, Tenant(self._spec.dim, self._spec.fields))
+            return Hits(tenant.search(_target(tenant, query), query), exact=True)
 
-    def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
-        check_limit(limit)
-        check_vector(vector, self._spec.dim)
-        unit = vector / np.linalg.norm(vector)
+    def search_batch(self, tenant_id: str, queries: Sequence[Query]) -> list[Hits | QueryError]:
+        return each_answered(lambda query: self.search(tenant_id, query), queries)
+
+    def facet(self, tenant_id: str, field: str, *, filter: Filter | None = None, limit: int = 10) -> Facet:  # noqa: A002
+        check_part(limit)
+        check_filter(filter, self._spec.fields)
+        values_of(field, None, self._spec.fields)  # refuses what has no facet, also where there is no point
         with self._lock:
-            tenant = self._tenants.get(tenant_id)
-            return Hits(tenant.search(unit, limit=limit) if tenant else (), exact=True)
+            counted = Counter(
+                value
+                for point in self._points(tenant_id).values()
+                if point.state is State.INDEXED and (filter is None or matches(filter, point, self._spec.fields))
+                for value in values_of(field, point, self._spec.fields)
+            )
+        return Facet(most_frequent(counted, limit), complete=True)
 
-    def list(self, tenant_id: str, *, limit: int, cursor: str | None = None, states: Sequence[State] = ()) -> Page:
-        check_limit(limit)
+    def list(
+        self,
+        tenant_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        states: Sequence[State] = (),
+        filter: Filter | None = None,  # noqa: A002
+    ) -> Page:
+        check_part(limit)
+        check_filter(filter, self._spec.fields)
         after = read_cursor(cursor)
         with self._lock:
-            tenant = self._tenants.get(tenant_id)
-            points = tenant.points if tenant else {}
+            points = self._points(tenant_id)
             wanted = heapq.nsmallest(
                 limit + 1,  # one more tells whether anything follows
                 (
                     image_id
                     for image_id, point in points.items()
-                    if image_id > after and (not states or point.state in states)
+                    if image_id > after
+                    and (not states or point.state in states)
+                    and (filter is None or matches(filter, point, self._spec.fields))
                 ),
             )
             page = tuple(points[image_id] for image_id in wanted[:limit])
@@ -168,9 +151,12 @@ class ExactIndex:
 
     def count(self, tenant_id: str) -> Mapping[State, int]:
         with self._lock:
-            tenant = self._tenants.get(tenant_id)
-            found = Counter(point.state for point in tenant.points.values()) if tenant else Counter()
+            found = Counter(point.state for point in self._points(tenant_id).values())
         return {state: found[state] for state in State}
+
+    def _points(self, tenant_id: str) -> Mapping[str, Point]:
+        tenant = self._tenants.get(tenant_id)
+        return tenant.points if tenant is not None else {}
 
     # ---- Maintenance -------------------------------------------------------------------------------
 
@@ -179,8 +165,21 @@ class ExactIndex:
             points = [point for tenant in self._tenants.values() for point in tenant.points.values()]
             tenants = sum(bool(tenant.points) for tenant in self._tenants.values())
         states = Counter(point.state for point in points)
-        attempts = Counter(point.attempt.state.value for point in points if point.attempt is not None)
-        return IndexStats("exact", self._spec.name, {state: states[state] for state in State}, dict(attempts), tenants)
+        return IndexStats(
+            "exact", self._spec.name, {state: states[state] for state in State}, _attempts(points), tenants
+        )
+
+    def tenant_stats(self, tenant_id: str) -> TenantStats:
+        with self._lock:
+            points = list(self._points(tenant_id).values())
+        return TenantStats(self._spec.name, self.count(tenant_id), _attempts(points))
+
+    def delete_tenant(self, tenant_id: str) -> int:
+        with self._lock:
+            if self._journal is not None and tenant_id in self._tenants:
+                self._journal.append_drop(tenant_id)
+            tenant = self._tenants.pop(tenant_id, None)
+            return 0 if tenant is None else len(tenant.points)
 
     def flush(self) -> None:
         with self._lock:
@@ -195,6 +194,22 @@ class ExactIndex:
         with self._lock:
             if self._journal is not None:
                 self._journal.close()
+
+
+def _target(tenant: Tenant, query: Query) -> Vector:
+    def vector_of(example: str | Vector) -> Vector:
+        if not isinstance(example, str):
+            return unit(example)
+        stored = tenant.vector(example)
+        if stored is None:
+            raise refuse_example(example, tenant.points.get(example))
+        return stored
+
+    return target([vector_of(one) for one in query.positive], [vector_of(one) for one in query.negative])
+
+
+def _attempts(points: Sequence[Point]) -> dict[str, int]:
+    return dict(Counter(point.attempt.state.value for point in points if point.attempt is not None))
 
 
 def write_cursor(image_id: str) -> str:

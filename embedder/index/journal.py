@@ -1,7 +1,7 @@
-"""An append-only file of writes: what makes the exact index survive its process.
+"""An append-only file of writes and dropped tenants: what makes the exact index survive its process.
 
 A frame is the length and the CRC-32 of its body, four bytes each, little endian, then the body
-(:func:`~embedder.index.codec.encode_writes`). What a crash leaves half written is at the end and was
+(:mod:`embedder.index.codec`). What a crash leaves half written is at the end and was
 never acknowledged: it is cut off at open. A bad frame with a good one behind it is damage, and refused.
 """
 
@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import structlog
 
-from embedder.index.codec import decode_writes, encode_writes
+from embedder.index.codec import decode_entry, encode_drop, encode_writes
 from embedder.index.points import Write
 from streams.errors import ConfigError, DependencyError
 
@@ -29,8 +29,8 @@ _FIRST_BYTE = b"\x92"
 class Journal:
     """Not thread-safe: its index serialises the calls."""
 
-    def __init__(self, path: Path, *, replay: Callable[[str, Write], object]) -> None:
-        """Open `path`, giving every write in it to `replay`, in order.
+    def __init__(self, path: Path, *, replay: Callable[[str, Sequence[Write] | None], object]) -> None:
+        """Open `path`, giving every line of it to `replay`, in order; None stands for a dropped tenant.
 
         Raises:
             ConfigError: the file cannot be written, or is damaged before its end.
@@ -54,7 +54,13 @@ class Journal:
         Raises:
             DependencyError: it could not be written whole; the file is as it was.
         """
-        body = encode_writes(tenant_id, writes)
+        self._append(encode_writes(tenant_id, writes))
+
+    def append_drop(self, tenant_id: str) -> None:
+        """Add that the tenant was dropped; as :meth:`append`."""
+        self._append(encode_drop(tenant_id))
+
+    def _append(self, body: bytes) -> None:
         frame = _HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
             written = self._file.write(frame)
@@ -91,17 +97,16 @@ class Journal:
         """Half a frame would hide from the next opening whatever is appended behind it."""
         self._file.truncate(self._end)
 
-    def _replay(self, replay: Callable[[str, Write], object]) -> int:
+    def _replay(self, replay: Callable[[str, Sequence[Write] | None], object]) -> int:
         """The size of the file after every whole frame was replayed and the rest cut off."""
         good = 0
         with self._path.open("rb") as file:
             for body in _frames(file):
                 try:
-                    tenant_id, writes = decode_writes(body)
+                    tenant_id, writes = decode_entry(body)
                 except ValueError as exc:
                     raise ConfigError(f"{self._path} is of another version: {exc}") from exc
-                for write in writes:
-                    replay(tenant_id, write)
+                replay(tenant_id, writes)
                 good = file.tell()
             file.seek(good)
             rest = file.read()

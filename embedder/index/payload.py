@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from embedder.index.fields import Field, Kind, declared_values, pairs
 from embedder.index.points import Point
-from streams.event import Attribute
 
+DECLARED = "declared"
+"""The object that holds the declared numbers and times, under their own names."""
 KEYWORDS = ("image_id", "state", "etag", "sha256", "tags", "kv", "engine", "attempt.state", "attempt.reason")
 INTEGERS = ("version", "created_at_us", "indexed_at_us", "width_px", "height_px", "attempt.version")
 """Fields that can be filtered by, indexed before the first point: an index made later gives 0 results
 on a real server (docs/index.md). None of them builds a graph; only `tenant_id` does."""
+_BUILT_IN = {"created_at": "created_at_us", "indexed_at": "indexed_at_us"}
 
 
-def to_payload(point: Point) -> dict[str, Any]:
-    """What is stored: every field that is not None, and the string and bool attributes once more as `kv`."""
+def to_payload(point: Point, fields: Sequence[Field] = ()) -> dict[str, Any]:
+    """What is stored: every field that is not None, and once more what filters ask for: the string and bool
+    attributes as `kv`, the declared ones as numbers under `declared`."""
     plain: dict[str, Any] = msgspec.to_builtins(point)
     payload = {name: value for name, value in plain.items() if value is not None}
     payload["kv"] = pairs(point.attributes)
+    kinds = {field.name: field.kind for field in fields}
+    payload[DECLARED] = {
+        name: float(value) if kinds[name] is Kind.NUMBER else value
+        for name, value in declared_values(point.attributes, fields).items()
+    }
     return payload
+
+
+def key_of(field: str, fields: Sequence[Field]) -> str:
+    """Where in the payload a field lies that ranges can be asked of."""
+    if any(field == declared.name for declared in fields):
+        return f"{DECLARED}.{field}"
+    return _BUILT_IN.get(field, field)
+
+
+def is_whole(field: str, fields: Sequence[Field]) -> bool:
+    """Whether the field is stored as an integer: all but the declared numbers."""
+    return all(field != declared.name or declared.kind is not Kind.NUMBER for declared in fields)
 
 
 def from_payload(payload: Mapping[str, Any]) -> Point:
@@ -34,12 +55,3 @@ def from_payload(payload: Mapping[str, Any]) -> Point:
         return msgspec.convert(dict(payload), Point)
     except msgspec.ValidationError as exc:
         raise ValueError(f"a stored point cannot be read: {exc}") from exc
-
-
-def pairs(attributes: Mapping[str, Attribute]) -> list[str]:
-    """String and bool attributes as ``name=value``: one keyword field filters any number of names."""
-    return [
-        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in sorted(attributes.items())
-        if isinstance(value, str | bool)
-    ]

@@ -12,12 +12,8 @@ FULL_SCAN_THRESHOLD_KB = 130_000
 near or above it with a filter must be searched exactly."""
 EXACT_UP_TO = 1_000
 """A tenant this small is compared row by row: 0.3 ms per 1,000 points, no graph to be wrong about."""
-
-
-def check_limit(limit: int) -> None:
-    """Refuse to look for nothing: engines differ in what they make of it. ValueError below 1."""
-    if limit < 1:
-        raise ValueError(f"the limit is {limit}: ask for at least 1")
+EXACT_FILTERED_FROM = 10_000
+"""What a filter leaves, from here on: well below the threshold, which the engine's own estimate decides on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +25,10 @@ class Policy:
     oversampling: float = OVERSAMPLING
 
 
-def choose(estimated_points: int) -> Policy:
-    """The policy for a search over one whole tenant of about so many points.
+def choose(estimated_points: int, *, filtered: bool = False) -> Policy:
+    """The policy for a search over about so many points: one tenant whole, or what a filter leaves of it.
 
-    The tenant's own graph holds recall at any size; a small tenant is exact because that is as quick.
+    The tenant's own graph holds recall at any size; a small set is exact because that is as quick; a
+    filtered set that the engine would not scan is exact because the graph loses what it cannot reach.
     """
-    return Policy(exact=estimated_points <= EXACT_UP_TO)
+    return Policy(exact=estimated_points <= EXACT_UP_TO or (filtered and estimated_points >= EXACT_FILTERED_FROM))

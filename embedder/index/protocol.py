@@ -11,29 +11,43 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from embedder.index.points import Point, State, Vector, Write, Written
+from embedder.index.fields import Field
+from embedder.index.filters import Filter
+from embedder.index.points import Point, State, Write, Written
+from embedder.index.query import Query
+from streams.errors import QueryError
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a collection holds: vectors of exactly one (model, preprocessing), `dim` floats each."""
+    """What a collection holds: vectors of exactly one (model, preprocessing), `dim` floats each.
+
+    `fields` are the attributes that ranges can be asked of. They belong to what is stored: other
+    fields need a migration, and do not make the vectors other ones.
+    """
 
     model_id: str
     preprocessing_id: str
     dim: int
+    fields: tuple[Field, ...] = ()
 
     @property
     def name(self) -> str:
         """The collection's name; safe as a folder name because both ids are ``[a-z0-9_.-]+``."""
         return f"{self.model_id}--{self.preprocessing_id}"
 
+    def same_vectors(self, other: CollectionSpec) -> bool:
+        """Whether vectors of the two can be compared."""
+        return (self.name, self.dim) == (other.name, other.dim)
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One similar image: `score` is the cosine, -1 to 1, higher is more alike."""
+    """One similar image: `score` is the cosine, -1 to 1, higher is more alike; `point` where it was asked for."""
 
     image_id: str
     score: float
+    point: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,26 @@ class Hits:
 
     hits: tuple[Hit, ...]
     exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """One value, and how many indexed images have it."""
+
+    value: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """The most frequent values, by falling count, equal ones by name.
+
+    `complete` is False where the collection has so many values that a rare one may be missing here;
+    the counts are exact all the same.
+    """
+
+    values: tuple[FacetValue, ...]
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +133,48 @@ class Searcher(Protocol):
         """The point of one image, tombstones and empty points included."""
         ...
 
-    def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
-        """The images most like one of the tenant's own, itself left out; None where it has no vector."""
+    def search(self, tenant_id: str, query: Query) -> Hits:
+        """The tenant's images that answer `query`; what named examples are like is looked up here.
+
+        Raises:
+            QueryError: 404 `image_not_found` for an example that the tenant does not have (another tenant's
+                is not told apart), 409 `image_not_indexed` for one without a vector, and the 422 of
+                :func:`~embedder.index.query.check_query`.
+            EventError, ValueError: as that function says.
+        """
         ...
 
-    def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
-        """The images most like `vector`. EventError(`vector_invalid`) as for a write."""
+    def search_batch(self, tenant_id: str, queries: Sequence[Query]) -> Sequence[Hits | QueryError]:
+        """Several questions in one round trip, answers in order.
+
+        A question with an error of the 4xx kind has it in its place and spoils no other one; an
+        unusable vector is such an error here (422 `vector_invalid`), and so is a limit below 1.
+        """
         ...
 
-    def list(self, tenant_id: str, *, limit: int, cursor: str | None = None, states: Sequence[State] = ()) -> Page:
-        """A page of the tenant's images; no `states` means all. ValueError for a cursor not given out here."""
+    def facet(self, tenant_id: str, field: str, *, filter: Filter | None = None, limit: int = 10) -> Facet:  # noqa: A002 - the field's word
+        """How many indexed images have each tag (`field` "tags") or each string or bool of an attribute.
+
+        Raises:
+            QueryError: 422 `field_type` for a number or a time; the filter's as for a search.
+        """
+        ...
+
+    def list(
+        self,
+        tenant_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        states: Sequence[State] = (),
+        filter: Filter | None = None,  # noqa: A002 - the field's word
+    ) -> Page:
+        """A page of the tenant's images; no `states` means all, times and sizes are part of `filter`.
+
+        Raises:
+            ValueError: a cursor not given out here, a limit below 1.
+            QueryError: the filter's, as for a search.
+        """
         ...
 
     def count(self, tenant_id: str) -> Mapping[State, int]:
@@ -127,6 +193,18 @@ class Maintenance(Protocol):
         """Returns once everything applied so far is durable."""
         ...
 
+    def tenant_stats(self, tenant_id: str) -> TenantStats:
+        """Figures of one tenant; all 0 is an unknown one."""
+        ...
+
+    def delete_tenant(self, tenant_id: str) -> int:
+        """Remove every point of the tenant, tombstones included; returns how many there were.
+
+        Durable when :meth:`flush` returns. Nothing is left that would refuse an event which is
+        still on its way: stop the tenant's producers first, or delete once more.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
@@ -137,3 +215,12 @@ class IndexStats:
     points: Mapping[State, int]
     attempts: Mapping[str, int]
     tenants: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStats:
+    """Figures of one tenant in one collection."""
+
+    collection: str
+    points: Mapping[State, int]
+    attempts: Mapping[str, int]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 import uuid
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedder.objects.grants import is_plain_key
-from embedder.objects.protocol import Object, ObjectInfo
+from embedder.objects.protocol import Object, ObjectInfo, ObjectMissingError
 from streams.errors import ConfigError, DependencyError, EventError, Reason, RetryableError
 from streams.event import Location
 
@@ -24,6 +25,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold the thread
 _FORBIDDEN = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}
 _MISSING = {errno.ENOENT}
+_SCRATCH = re.compile(r"\.[0-9a-f]{32}\.part\Z")
 
 
 class FolderStore:
@@ -58,7 +60,7 @@ class FolderStore:
     def put(self, bucket: str, key: str, data: bytes, *, content_type: str | None = None) -> ObjectInfo:
         del content_type  # a folder keeps bytes only
         with self._parent(bucket, key, create=True) as (parent, name):
-            scratch = f".{uuid.uuid4().hex}.part"
+            scratch = f".{uuid.uuid4().hex}.part"  # as in _SCRATCH
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(scratch, flags, 0o644, dir_fd=parent)
             try:
@@ -80,10 +82,22 @@ class FolderStore:
         try:
             with self._parent(bucket, key, create=False) as (parent, name):
                 os.unlink(name, dir_fd=parent)
-        except RetryableError as exc:
-            if not isinstance(exc.__cause__, FileNotFoundError):
-                raise
-            # it is not there: what was wanted
+        except ObjectMissingError:
+            return  # it is not there: what was wanted
+
+    def keys(self, bucket: str, folder: str) -> Iterator[str]:
+        try:
+            with self._parent(bucket, folder + "x", create=False) as (parent, _):
+                yield from _walk(parent, folder)
+        except ObjectMissingError:
+            return
+
+    def check(self, bucket: str) -> None:
+        """The folder must be there, readable and writable; a bucket is made by the first `put`."""
+        below = self._root / bucket
+        there = below if below.is_dir() else self._root
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise DependencyError("bucket", f"{there} cannot be read and written: create it, or its permissions")
 
     @contextlib.contextmanager
     def _opened(self, location: Location) -> Iterator[int]:
@@ -125,12 +139,21 @@ def _enter(parent: int, folder: str, *, create: bool) -> int:
     return os.open(folder, _FOLDER, dir_fd=parent)
 
 
+def _walk(top: int, folder: str) -> Iterator[str]:
+    """The plain files below an opened folder, as keys; links are not followed, what is being put is not there yet."""
+    for below, _, names, descriptor in os.fwalk(dir_fd=top, follow_symlinks=False):
+        within = below.removeprefix(".").removeprefix("/")
+        for name in names:
+            if _SCRATCH.match(name) is None and stat.S_ISREG(os.lstat(name, dir_fd=descriptor).st_mode):
+                yield folder + (f"{within}/{name}" if within else name)
+
+
 def _translated(error: OSError) -> EventError | RetryableError | DependencyError:
     """One object's trouble is that object's; only a disk that fails or is full is everybody's."""
     if error.errno in _FORBIDDEN:
         return EventError(Reason.LOCATION_FORBIDDEN, "this path leads through a link")
     if error.errno in _MISSING:
-        return RetryableError(Reason.IMAGE_MISSING, "the object is not there")
+        return ObjectMissingError()
     if error.errno in {errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENXIO}:
         return EventError(Reason.LOCATION_FORBIDDEN, "this is no object")
     if error.errno in {errno.EACCES, errno.EPERM}:
@@ -139,4 +162,5 @@ def _translated(error: OSError) -> EventError | RetryableError | DependencyError
 
 
 def _info(found: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}", found.st_size)
+    etag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+    return ObjectInfo(etag, found.st_size, modified_us=found.st_mtime_ns // 1000)

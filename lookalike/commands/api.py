@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from query_api.deps import Deps
 
 
+EMBEDDER_SHARE = 0.9
+"""Of a request's deadline: the embedder says more about what went wrong than a time-out does, so it speaks first."""
+
+
 @click.command("api")
-@click.option("--host", default=None, help="Loopback address to listen on; default LOOKALIKE_API_HOST.")
+@click.option("--host", default=None, help="Address to listen on; default LOOKALIKE_API_HOST.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default LOOKALIKE_API_PORT; 0: a free one.")
 @data_option
 def command(host: str | None, port: int | None, data: Path | None) -> None:
     """Answer queries over HTTP and serve the page, until SIGTERM or Ctrl-C. Prints its address.
+
+    Without access keys (LOOKALIKE_API_KEYS_FILE) it listens on this machine only; with them there is no page.
 
     \b
     Examples:
@@ -34,9 +40,15 @@ def command(host: str | None, port: int | None, data: Path | None) -> None:
     from query_api.app import create_app
     from query_api.server import serve
 
-    app = create_app(compose(settings, find_addresses(settings, data)))
-    at_port = settings.api.port if port is None else port
-    serve(app, host or settings.api.host, at_port, on_bound=say)
+    deps = compose(settings, find_addresses(settings, data))
+    serve(
+        create_app(deps),
+        host or settings.api.host,
+        settings.api.port if port is None else port,
+        has_keys=deps.keys is not None,
+        drain_s=settings.api.drain_s,
+        on_bound=say,
+    )
 
 
 def compose(settings: Settings, addresses: Addresses) -> Deps:
@@ -47,6 +59,7 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
     from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
     from embedder.query_embedder_wire import Want
     from query_api.deps import Deps, Limits
+    from query_api.key_ring import KeyRing
     from streams.reach import Broker
 
     options = QueryEmbedderOptions(
@@ -54,7 +67,7 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
         weights=settings.model.model_weights,
         max_pixels=settings.decode.max_pixels,
         decode_timeout_s=settings.decode.timeout_s,
-        deadline_s=settings.api.deadline_s,
+        deadline_s=settings.api.deadline_s * EMBEDDER_SHARE,
         max_waiting={Want.VECTOR: settings.api.max_uploads, Want.THUMBNAIL: 64},
     )
     limits = Limits(
@@ -62,13 +75,16 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
         max_uploads=settings.api.max_uploads,
         max_image_bytes=settings.decode.max_image_bytes,
         deadline_s=settings.api.deadline_s,
+        rate_per_s=settings.api.rate_per_s,
     )
+    keys_file = settings.api.keys_file
     return Deps(
         searcher=IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s),
         objects=FolderStore(addresses.objects_dir(settings)),
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),
         bucket=settings.objects.buckets[0],
+        keys=None if keys_file is None else KeyRing(keys_file),
         limits=limits,
         checks={"broker": Broker(addresses.kafka(settings)).check},
     )

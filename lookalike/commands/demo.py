@@ -109,6 +109,7 @@ def _demo_pictures(folder: Path) -> list[Picture]:
 
 def _ingest(running: Running, settings: Settings, pictures: Sequence[Picture], skipped: Sequence[Skipped]) -> Result:
     from embedder.index.points import State
+    from embedder.index.query import like
     from embedder.index.service.client import IndexClient
     from lookalike.commands.publish import publish_all
 
@@ -121,7 +122,7 @@ def _ingest(running: Running, settings: Settings, pictures: Sequence[Picture], s
     client = IndexClient(running.parts.index_socket)
     try:
         indexed = client.count(TENANT)[State.INDEXED]
-        hits = client.similar(TENANT, asked.image_id, limit=N_HITS) if asked is not None else None
+        hits = client.search(TENANT, like(asked.image_id, limit=N_HITS)) if asked is not None else None
         stats = client.stats()
         spec = client.spec()
     finally:

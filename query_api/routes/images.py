@@ -10,13 +10,16 @@ from starlette.responses import Response
 
 from embedder.index.points import Point, State
 from embedder.index.protocol import CollectionSpec, Hits, Page
+from embedder.index.query import like
 from query_api import params
 from query_api.answers import JsonResponse, hits_of, row_of, status_of
 from query_api.deps import Deps
+from query_api.keys import Scope
 from query_api.lookup import CurrentSpec, refuse_not_indexed, require_image, require_tenant
 from query_api.openapi import answers, parameters
 from query_api.operation import Operation
 from query_api.threads import Threads
+from streams.errors import QueryError
 
 T = TypeVar("T")
 
@@ -34,9 +37,9 @@ class Images:
     def operations(self) -> list[Operation]:
         images = "/v1/tenants/{tenant}/images"
         return [
-            Operation("GET", images, "list", self.list, LIST),
-            Operation("GET", images + "/{id}", "status", self.status, STATUS),
-            Operation("GET", images + "/{id}/similar", "similar", self.similar, SIMILAR),
+            Operation("GET", images, "list", self.list, Scope.SEARCH, LIST),
+            Operation("GET", images + "/{id}", "status", self.status, Scope.SEARCH, STATUS),
+            Operation("GET", images + "/{id}/similar", "similar", self.similar, Scope.SEARCH, SIMILAR),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -71,7 +74,7 @@ class Images:
         return JsonResponse(hits_of(hits, spec, took_s=took_s, request_id=request.state.request_id))
 
     async def _run(self, look: Callable[[], T]) -> T:
-        return await self._threads.run(look, deadline_s=self._limits.deadline_s)
+        return await self._threads.run(look)
 
     def _page(self, tenant_id: str, limit: int, cursor: str | None, states: tuple[State, ...]) -> Page:
         try:
@@ -83,10 +86,12 @@ class Images:
         return page
 
     def _similar(self, tenant_id: str, image_id: str, limit: int) -> Hits:
-        hits = self._searcher.similar(tenant_id, image_id, limit=limit)
-        if hits is None:
-            refuse_not_indexed(require_image(self._searcher, tenant_id, image_id))
-        return hits
+        try:
+            return self._searcher.search(tenant_id, like(image_id, limit=limit))
+        except QueryError as exc:
+            if exc.code in ("image_not_found", "image_not_indexed"):
+                refuse_not_indexed(require_image(self._searcher, tenant_id, image_id))
+            raise
 
 
 LIST = {

@@ -43,11 +43,11 @@ class Page:
         }
 
     def operations(self) -> list[Operation]:
-        return [Operation("GET", "/", "page", self.page, PAGE)]
+        return [Operation("GET", "/", "page", self.page, None, PAGE)]
 
     def assets(self) -> list[Operation]:
         """What the page loads; no part of the documented API."""
-        return [Operation("GET", f"/static/{name}", "asset", self.asset) for name in MEDIA_TYPES]
+        return [Operation("GET", f"/static/{name}", "asset", self.asset, None) for name in MEDIA_TYPES]
 
     async def page(self, request: Request) -> Response:
         params.only(request, {"tenant"})

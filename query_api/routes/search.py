@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from embedder.index.protocol import CollectionSpec, Hits
+from embedder.index.query import like
 from embedder.query_embedder import QueueFullError
 from query_api import params
 from query_api.answers import JsonResponse, hits_of
 from query_api.deps import Deps
+from query_api.keys import Scope
 from query_api.lookup import CurrentSpec, require_tenant
 from query_api.openapi import answers, parameters
 from query_api.operation import Operation
 from query_api.threads import Threads
 from streams.errors import DependencyError, QueryError
-
-GRACE_S = 1.0
-"""The embedder keeps a deadline of its own and says more about what went wrong: let it speak first."""
 
 
 class Search:
@@ -37,7 +34,9 @@ class Search:
         self._in_hand = 0
 
     def operations(self) -> list[Operation]:
-        return [Operation("POST", "/v1/tenants/{tenant}/search/upload", "search_upload", self.upload, UPLOAD)]
+        return [
+            Operation("POST", "/v1/tenants/{tenant}/search/upload", "search_upload", self.upload, Scope.SEARCH, UPLOAD)
+        ]
 
     async def upload(self, request: Request) -> Response:
         started = self._clock()
@@ -55,25 +54,20 @@ class Search:
         return JsonResponse(hits_of(hits, spec, took_s=took_s, request_id=request.state.request_id))
 
     async def _answer(self, request: Request, tenant_id: str, limit: int) -> tuple[Hits, CollectionSpec]:
-        deadline_s = self._limits.deadline_s
-        await self._index.run(lambda: require_tenant(self._searcher, tenant_id), deadline_s=deadline_s)
-        try:
-            async with asyncio.timeout(deadline_s):
-                data = await picture_of(request)
-        except TimeoutError as exc:
-            raise QueryError(408, "body_timeout", f"the body did not arrive within {deadline_s:g} s") from exc
-        return await self._uploads.run(lambda: self._search(tenant_id, data, limit), deadline_s=deadline_s + GRACE_S)
+        await self._index.run(lambda: require_tenant(self._searcher, tenant_id))
+        data = await picture_of(request)
+        return await self._uploads.run(lambda: self._search(tenant_id, data, limit))
 
     def _search(self, tenant_id: str, data: bytes, limit: int) -> tuple[Hits, CollectionSpec]:
         vector = self._embedder.embed(data)
         spec, ours = self._spec.get(), self._embedder.spec()
-        if ours != spec:
+        if not ours.same_vectors(spec):
             raise DependencyError(
                 "embedder",
                 f"query pictures become vectors of {ours.name}, the collection holds {spec.name}: "
                 "start the API with the model of the worker",
             )
-        return self._searcher.search(tenant_id, vector, limit=limit), spec
+        return self._searcher.search(tenant_id, like(vector, limit=limit)), spec
 
 
 async def picture_of(request: Request) -> bytes:

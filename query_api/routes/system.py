@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from query_api.answers import JsonResponse
+from query_api.keys import Scope
+from query_api.middleware.access import Gate
 from query_api.openapi import answers, ref
 from query_api.operation import Operation
 from query_api.ready import Readiness
@@ -20,25 +22,33 @@ class System:
     """The routes outside of `/v1` that no person looks at."""
 
     def __init__(
-        self, *, readiness: Readiness, registry: CollectorRegistry, document: Callable[[], dict[str, Any]]
+        self,
+        *,
+        readiness: Readiness,
+        registry: CollectorRegistry,
+        gate: Gate,
+        document: Callable[[], dict[str, Any]],
     ) -> None:
         self._readiness = readiness
+        self._gate = gate
         self._registry = registry
         self._document = document
 
     def operations(self) -> list[Operation]:
         return [
-            Operation("GET", "/healthz", "health", self.health, HEALTH),
-            Operation("GET", "/readyz", "ready", self.ready, READY),
-            Operation("GET", "/metrics", "metrics", self.metrics, METRICS),
-            Operation("GET", "/openapi.json", "openapi", self.openapi, OPENAPI),
+            Operation("GET", "/healthz", "health", self.health, None, HEALTH),
+            Operation("GET", "/readyz", "ready", self.ready, None, READY),
+            Operation("GET", "/metrics", "metrics", self.metrics, Scope.ADMIN, METRICS),
+            Operation("GET", "/openapi.json", "openapi", self.openapi, None, OPENAPI),
         ]
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - the signature is Starlette's
         return JsonResponse({"status": "ok"})
 
-    async def ready(self, request: Request) -> Response:  # noqa: ARG002
+    async def ready(self, request: Request) -> Response:
         is_ready, dependencies = await self._readiness.ask()
+        if not self._gate.may_see_all(request):  # errors name hosts and folders
+            dependencies = {name: {**told, "last_error": None} for name, told in dependencies.items()}
         body = {"status": "ready" if is_ready else "not_ready", "dependencies": dependencies}
         return JsonResponse(body, status_code=200 if is_ready else 503)
 

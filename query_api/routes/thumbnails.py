@@ -11,6 +11,7 @@ from starlette.responses import Response
 from embedder.index.points import Point, State
 from query_api import params
 from query_api.deps import Deps
+from query_api.keys import Scope
 from query_api.lookup import refuse_not_indexed, require_image
 from query_api.openapi import parameters, refusals
 from query_api.operation import Operation
@@ -56,14 +57,12 @@ class Thumbnails:
 
     def operations(self) -> list[Operation]:
         path = "/v1/tenants/{tenant}/images/{id}/thumbnail"
-        return [Operation("GET", path, "thumbnail", self.thumbnail, THUMBNAIL)]
+        return [Operation("GET", path, "thumbnail", self.thumbnail, Scope.SEARCH, THUMBNAIL)]
 
     async def thumbnail(self, request: Request) -> Response:
         params.only(request, ())
         tenant_id, image_id = params.tenant_of(request), params.image_of(request)
-        point = await self._index.run(
-            lambda: require_image(self._deps.searcher, tenant_id, image_id), deadline_s=self._deps.limits.deadline_s
-        )
+        point = await self._index.run(lambda: require_image(self._deps.searcher, tenant_id, image_id))
         if point.state is not State.INDEXED or point.location is None:
             refuse_not_indexed(point)
         tag = _tag_of(point)
@@ -78,7 +77,7 @@ class Thumbnails:
         known = self._cache.get(key)
         if known is not None:
             return known, True
-        jpeg, etag = await self._pictures.run(lambda: self._make(point), deadline_s=self._deps.limits.deadline_s)
+        jpeg, etag = await self._pictures.run(lambda: self._make(point))
         is_current = point.etag is not None and etag == point.etag
         if is_current:
             self._cache.put(key, jpeg)

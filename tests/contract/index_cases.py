@@ -14,15 +14,19 @@ import numpy as np
 
 from embedder.index.edge.shard import EdgeIndex
 from embedder.index.exact import ExactIndex
-from embedder.index.points import Bury, PutVector, Vector, Write
+from embedder.index.fields import Field, Kind
+from embedder.index.points import Bury, PutVector, State, Vector, Write, Written
 from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Writer
+from embedder.index.query import like
 from streams.event import MIN_VERSION, Attribute, Location, now_us
 from tests.index_process import IndexProcess
 from tests.script import VECTOR_DIM
 
 Item = TypeVar("Item")
 
-SPEC = CollectionSpec("hash", "test-v1", VECTOR_DIM)
+FIELDS = (Field("price", Kind.NUMBER), Field("taken_at", Kind.TIME))
+SPEC = CollectionSpec("hash", "test-v1", VECTOR_DIM, FIELDS)
+DURABLE_S = 30.0
 REOPEN_EVERY = 30
 """So many writes between two openings of the indexes that show that they come back as they were."""
 
@@ -130,6 +134,8 @@ def put(
     etag: str = "a",
     tags: tuple[str, ...] = (),
     attributes: dict[str, Attribute] | None = None,
+    size_px: tuple[int, int] = (640, 480),
+    created_at_us: int = MIN_VERSION,
     dim: int = VECTOR_DIM,
 ) -> PutVector:
     """A write that makes an image searchable; its vector defaults to the first axis, `dim` floats long."""
@@ -141,15 +147,36 @@ def put(
         etag=etag,
         sha256=etag * 64,
         indexed_at_us=MIN_VERSION,
-        created_at_us=MIN_VERSION,
+        created_at_us=created_at_us,
         engine="torch-cpu-fp32",
         tags=tags,
         attributes=attributes or {},
-        width_px=640,
-        height_px=480,
+        width_px=size_px[0],
+        height_px=size_px[1],
     )
 
 
 def bury(image_id: str, *, version: int = 2) -> Bury:
     """A write that leaves a tombstone."""
     return Bury(image_id, MIN_VERSION + version, at_us=MIN_VERSION)
+
+
+def write(index: Index, tenant_id: str, *writes: Write) -> list[Written]:
+    return list(index.write(tenant_id, writes).result(DURABLE_S).written)
+
+
+def found(index: Index, tenant_id: str, vector: Vector, *, limit: int = 100) -> dict[str, float]:
+    """Score by image, best first."""
+    return {hit.image_id: hit.score for hit in index.search(tenant_id, like(vector, limit=limit)).hits}
+
+
+def listed(index: Index, tenant_id: str, *, limit: int, states: tuple[State, ...] = ()) -> list[list[str]]:
+    """The image ids of every page."""
+    pages: list[list[str]] = []
+    cursor: str | None = None
+    while True:
+        page = index.list(tenant_id, limit=limit, cursor=cursor, states=states)
+        pages.append([point.image_id for point in page.points])
+        cursor = page.next_cursor
+        if cursor is None:
+            return pages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
 
 import numpy as np
@@ -21,9 +20,10 @@ from embedder.index.points import (
     Written,
     apply,
 )
-from streams.errors import EventError, Reason
+from embedder.index.query import like
+from streams.errors import EventError, QueryError, Reason
 from streams.event import MIN_VERSION, Attribute
-from tests.contract.index_cases import SPEC, STANDS, Index, Stand, bury, put, standing, towards
+from tests.contract.index_cases import SPEC, Index, Stand, bury, found, listed, put, towards, write
 from tests.interleavings import World
 from tests.played_index import PlayedIndex
 from tests.races import RACES
@@ -32,22 +32,6 @@ from tests.table import ROWS, Case, check
 
 DURABLE_S = 30.0
 N_SCRIPTS = 40
-
-
-@pytest.fixture(scope="module", params=STANDS)
-def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with standing(request.param, tmp_path_factory.mktemp("index")) as found:
-        yield found
-
-
-@pytest.fixture
-def index(stand: Stand) -> Index:
-    return stand.index
-
-
-@pytest.fixture
-def tenant(stand: Stand) -> str:
-    return stand.tenant()
 
 
 @pytest.fixture(scope="module")
@@ -62,27 +46,6 @@ def random_scripts() -> list[list[Action]]:
 
     collect()
     return found
-
-
-def write(index: Index, tenant_id: str, *writes: Write) -> list[Written]:
-    return list(index.write(tenant_id, writes).result(DURABLE_S).written)
-
-
-def found(index: Index, tenant_id: str, vector: Vector, *, limit: int = 100) -> dict[str, float]:
-    """Score by image, best first."""
-    return {hit.image_id: hit.score for hit in index.search(tenant_id, vector, limit=limit).hits}
-
-
-def listed(index: Index, tenant_id: str, *, limit: int, states: tuple[State, ...] = ()) -> list[list[str]]:
-    """The image ids of every page."""
-    pages: list[list[str]] = []
-    cursor: str | None = None
-    while True:
-        page = index.list(tenant_id, limit=limit, cursor=cursor, states=states)
-        pages.append([point.image_id for point in page.points])
-        cursor = page.next_cursor
-        if cursor is None:
-            return pages
 
 
 class TestTable:
@@ -207,7 +170,7 @@ class TestWrites:
         assert refused.value.reason is Reason.VECTOR_INVALID
         assert index.read(tenant, list("abc")) == [None] * 3
         with pytest.raises(EventError) as refused:
-            index.search(tenant, bad, limit=1)
+            index.search(tenant, like(bad, limit=1))
         assert refused.value.reason is Reason.VECTOR_INVALID
 
     def test_nothing_is_a_write_too(self, index: Index, tenant: str) -> None:
@@ -220,101 +183,6 @@ class TestWrites:
         write(index, tenant, put("a"), put("b"))
         points = index.read(tenant, ["b", "none", "a", "b"])
         assert [point and point.image_id for point in points] == ["b", None, "a", "b"]
-
-
-class TestSearch:
-    """What a search finds, and how it is scored."""
-
-    def test_the_score_is_the_cosine_best_first(self, index: Index, tenant: str) -> None:
-        """Hits come by falling cosine, from 1 for the same direction to -1 for the opposite one."""
-        write(index, tenant, put("same", towards(1)), put("near", towards(0.8, 0.6)), put("far", towards(-1)))
-        hits = index.search(tenant, towards(1), limit=10).hits
-        assert [hit.image_id for hit in hits] == ["same", "near", "far"]
-        assert [hit.score for hit in hits] == pytest.approx([1.0, 0.8, -1.0], abs=1e-6)
-        assert all(-1.0 <= hit.score <= 1.0 for hit in hits)
-
-    @pytest.mark.parametrize("length", [1e-10, 3.0, 1e10])
-    def test_the_length_of_a_vector_does_not_count(self, index: Index, tenant: str, length: float) -> None:
-        """Only the direction is compared, of what is stored and of what is asked."""
-        write(index, tenant, put("a", towards(0.6 * length, 0.8 * length)))
-        assert found(index, tenant, towards(length))["a"] == pytest.approx(0.6, abs=1e-6)
-
-    def test_ten_thousandths_are_told_apart(self, index: Index, tenant: str) -> None:
-        """Scores are those of the stored floats, whatever the engine keeps besides them."""
-        rng = np.random.default_rng(7)
-        vectors = rng.normal(size=(60, VECTOR_DIM)).astype(np.float32)
-        write(index, tenant, *(put(f"i{n}", vector) for n, vector in enumerate(vectors)))
-        query = rng.normal(size=VECTOR_DIM).astype(np.float32)
-        cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
-        best = np.argsort(-cosines)[:10]
-        hits = index.search(tenant, query, limit=10).hits
-        assert [hit.image_id for hit in hits] == [f"i{n}" for n in best]
-        assert [hit.score for hit in hits] == pytest.approx(cosines[best], abs=1e-5)
-
-    def test_equal_scores_come_by_name(self, index: Index, tenant: str) -> None:
-        """Pictures that are equally alike have one stable order."""
-        write(index, tenant, *(put(name) for name in "dacb"))
-        assert list(found(index, tenant, towards(1))) == ["a", "b", "c", "d"]
-
-    def test_limit_cuts_after_the_best(self, index: Index, tenant: str) -> None:
-        """No more than asked for, and those are the best; a limit above what is there gives all."""
-        write(index, tenant, *(put(f"i{n}", towards(10 - n, n)) for n in range(6)))
-        assert list(found(index, tenant, towards(1), limit=2)) == ["i0", "i1"]
-        assert len(found(index, tenant, towards(1), limit=10_000)) == 6
-        similar = index.similar(tenant, "i0", limit=2)
-        assert similar is not None
-        assert [hit.image_id for hit in similar.hits] == ["i1", "i2"]
-
-    @pytest.mark.parametrize("limit", [0, -1])
-    def test_a_limit_below_one_is_refused(self, index: Index, tenant: str, limit: int) -> None:
-        """Asking for nothing is the caller's mistake, told in the same way everywhere."""
-        write(index, tenant, put("a"))
-        for ask in (
-            lambda: index.search(tenant, towards(1), limit=limit),
-            lambda: index.similar(tenant, "a", limit=limit),
-            lambda: index.list(tenant, limit=limit),
-        ):
-            with pytest.raises(ValueError, match="limit"):
-                ask()
-
-    def test_similar_leaves_out_the_image_itself(self, index: Index, tenant: str) -> None:
-        """Also where others have the very same vector; a limit counts the others only."""
-        write(index, tenant, *(put(name) for name in "abc"))
-        for name in "abc":
-            similar = index.similar(tenant, name, limit=2)
-            assert similar is not None
-            assert [hit.image_id for hit in similar.hits] == [other for other in "abc" if other != name]
-
-    def test_a_lonely_image_is_similar_to_nothing(self, index: Index, tenant: str) -> None:
-        """No others: no hits, which is another answer than an image without a vector."""
-        write(index, tenant, put("a"))
-        similar = index.similar(tenant, "a", limit=3)
-        assert similar is not None
-        assert similar.hits == ()
-
-    def test_what_has_no_vector_is_never_a_hit(self, index: Index, tenant: str) -> None:
-        """Tombstones and empty points are in no search, and nothing is similar to them."""
-        write(index, tenant, put("a"), put("b"), Note("c", Attempt(MIN_VERSION + 1, AttemptState.PENDING)))
-        write(index, tenant, bury("b"), bury("d"))
-        assert found(index, tenant, towards(1)).keys() == {"a"}
-        assert [index.similar(tenant, name, limit=5) for name in ("b", "c", "d", "never")] == [None] * 4
-
-    def test_a_picture_that_comes_back_is_found_as_it_is_now(self, index: Index, tenant: str) -> None:
-        """Deleted and created again: found by the new vector alone, also where others were written between."""
-        write(index, tenant, put("a", towards(1)), put("b", towards(0, 0, 1)))
-        write(index, tenant, bury("a"), put("c", towards(0, 0, 0, 1)))
-        write(index, tenant, put("a", towards(0, 1), version=3))
-        assert found(index, tenant, towards(0, 1))["a"] == pytest.approx(1.0)
-        assert found(index, tenant, towards(1))["a"] == pytest.approx(0.0, abs=1e-6)
-        assert len(found(index, tenant, towards(1))) == 3
-
-    def test_a_refresh_and_a_note_keep_the_vector(self, index: Index, tenant: str) -> None:
-        """What changes nothing of the picture leaves it searchable as it was."""
-        one = put("a", towards(0.6, 0.8))
-        write(index, tenant, one)
-        write(index, tenant, Refresh("a", MIN_VERSION + 2, one.location, "a", ("x",)))
-        write(index, tenant, Note("a", Attempt(MIN_VERSION + 3, AttemptState.FAILED, Reason.IMAGE_MISSING)))
-        assert found(index, tenant, towards(1))["a"] == pytest.approx(0.6, abs=1e-6)
 
 
 class TestTenants:
@@ -336,19 +204,26 @@ class TestTenants:
     def test_nothing_of_another_tenant_comes_through(self, stand: Stand, index: Index) -> None:
         """Its images are in no answer: not read, got, similar, searched, listed, counted."""
         ours, theirs = stand.tenant(), stand.tenant()
-        write(index, theirs, *(put(f"i{n}") for n in range(5)), Note("n", Attempt(MIN_VERSION, AttemptState.PENDING)))
+        write(
+            index,
+            theirs,
+            *(put(f"i{n}", tags=("theirs",)) for n in range(5)),
+            Note("n", Attempt(MIN_VERSION, AttemptState.PENDING)),
+        )
         assert index.read(ours, ["i0", "n"]) == [None, None]
         assert index.get(ours, "i0") is None
-        assert index.similar(ours, "i0", limit=5) is None
-        assert index.search(ours, towards(1), limit=100).hits == ()
+        with pytest.raises(QueryError):
+            index.search(ours, like("i0", limit=5))
+        assert index.search(ours, like(towards(1), limit=100)).hits == ()
         assert index.list(ours, limit=100).points == ()
         assert set(index.count(ours).values()) == {0}
         write(index, ours, put("mine", towards(0, 1)))
         assert found(index, ours, towards(1)).keys() == {"mine"}
         assert listed(index, ours, limit=100) == [["mine"]]
-        similar = index.similar(ours, "mine", limit=100)
-        assert similar is not None
-        assert similar.hits == ()
+        assert index.search(ours, like("mine", limit=100)).hits == ()
+        assert index.facet(ours, "tags").values == ()
+        assert index.tenant_stats(ours).points == {State.INDEXED: 1, State.DELETED: 0, State.EMPTY: 0}
+        assert index.tenant_stats(ours).attempts == {}
 
     def test_names_that_begin_alike_are_apart(self, stand: Stand, index: Index) -> None:
         """A tenant is matched as a whole, whatever stands in the names on either side."""

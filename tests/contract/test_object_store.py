@@ -13,9 +13,9 @@ import pytest
 
 from embedder.objects.folder import FolderStore, _translated
 from embedder.objects.memory import MemoryObjects
-from embedder.objects.protocol import ObjectStore
+from embedder.objects.protocol import ObjectMissingError, ObjectStore
 from streams.errors import ConfigError, DependencyError, EventError, Reason, RetryableError
-from streams.event import Location
+from streams.event import Location, now_us
 
 CAT = Location("images", "acme/2026/cat.jpg")
 PLENTY = 1 << 30
@@ -70,9 +70,22 @@ class TestObjectStore:
         _put(store, b"picture")
         for location in (Location("images", key), Location("nowhere", CAT.key)):
             for read in (lambda at: store.get(at, max_bytes=PLENTY), store.head):
-                with pytest.raises(RetryableError) as caught:
+                with pytest.raises(ObjectMissingError) as caught:
                     read(location)
                 assert caught.value.reason is Reason.IMAGE_MISSING
+
+    def test_an_object_tells_its_own_time(self, store: ObjectStore) -> None:
+        """The store's, in µs: between what the clock said before and after the put, to the second."""
+        before_us = now_us()
+        _put(store, b"picture")
+        modified_us = store.head(CAT).modified_us
+        assert modified_us is not None
+        assert before_us - 1_000_000 <= modified_us <= now_us() + 1_000_000
+        assert store.get(CAT, max_bytes=PLENTY).info.modified_us == modified_us
+
+    def test_a_store_that_answers_passes_its_check(self, store: ObjectStore) -> None:
+        """Whatever objects it holds."""
+        store.check(CAT.bucket)
 
     def test_an_object_above_the_limit_is_refused(self, store: ObjectStore) -> None:
         """For good; one byte less is given."""
@@ -88,8 +101,21 @@ class TestObjectStore:
         store.delete(CAT.bucket, CAT.key)
         store.delete(CAT.bucket, CAT.key)
         store.delete("nowhere", "a/b")
-        with pytest.raises(RetryableError):
+        with pytest.raises(ObjectMissingError):
             store.head(CAT)
+
+    def test_keys_below_a_folder_are_listed(self, store: ObjectStore) -> None:
+        """All of them, however deep, and none of a folder whose name only begins the same."""
+        keys = {"acme/a.jpg", "acme/b/c.jpg", "acme/b/d/e.jpg"}
+        for key in (*keys, "acme2/a.jpg", "acm", "globex/a.jpg"):
+            _put(store, b"x", at=Location("images", key))
+        _put(store, b"x", at=Location("others", "acme/z.jpg"))
+        assert set(store.keys("images", "acme/")) == keys
+        assert set(store.keys("images", "acme/b/")) == {"acme/b/c.jpg", "acme/b/d/e.jpg"}
+        assert list(store.keys("images", "nobody/")) == list(store.keys("nowhere", "acme/")) == []
+        for key in store.keys("images", "acme/"):
+            store.delete("images", key)
+        assert list(store.keys("images", "acme/")) == []
 
     def test_keys_and_buckets_do_not_mix(self, store: ObjectStore) -> None:
         """The same key in two buckets is two objects."""
@@ -270,6 +296,23 @@ def test_what_cannot_be_deleted_is_not_called_deleted(tmp_path: Path, monkeypatc
         store.delete(CAT.bucket, CAT.key)
 
 
+def test_a_listing_follows_no_link_and_leaves_the_tenants_folder_by_none(tmp_path: Path) -> None:
+    """Neither a link to another tenant's folder, nor one to a file, nor a put under way is listed."""
+    store = FolderStore(tmp_path)
+    _put(store, b"x")
+    _put(store, b"x", at=Location("images", "globex/secret.jpg"))
+    home = tmp_path / "images" / "acme"
+    (home / "door").symlink_to("../globex")
+    (home / "window").symlink_to("../globex/secret.jpg")
+    (home / f".{'0' * 32}.part").touch()
+    os.mkfifo(home / "pipe")
+    assert list(store.keys("images", "acme/")) == [CAT.key]
+    (tmp_path / "images" / "initech").symlink_to("globex")
+    for folder in ("initech/", "acme/../globex/", "../images/globex/"):
+        with pytest.raises(EventError):
+            list(store.keys("images", folder))
+
+
 def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
     """An unmounted volume has no missing pictures: nothing may be dead-lettered for it."""
     store = FolderStore(tmp_path)
@@ -280,6 +323,8 @@ def test_a_folder_that_is_gone_is_an_outage(tmp_path: Path) -> None:
         lambda: store.head(CAT),
         lambda: store.put("images", "a", b""),
         lambda: store.delete("images", "a"),
+        lambda: store.check("images"),
+        lambda: list(store.keys("images", "acme/")),
     ):
         with pytest.raises(DependencyError) as caught:
             call()

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from embedder.index.points import State
+from embedder.index.query import like
 from embedder.index.service.client import IndexClient
 from embedder.objects.folder import FolderStore
 from lookalike.addresses import find_addresses
@@ -119,9 +120,8 @@ def test_every_picture_is_searchable_once_whoever_dies(up: Running, index: Index
         assert status[name].restarts >= 1
         assert status[name].pid not in (None, old_pid)
     for n in range(0, N_PICTURES, 50):
-        hits = index.similar(TENANT, f"i{n}", limit=20)
-        assert hits is not None
-        assert len({hit.image_id for hit in hits.hits}) == 20
+        hits = index.search(TENANT, like(f"i{n}", limit=20)).hits
+        assert len({hit.image_id for hit in hits}) == 20
 
 
 def test_answers_come_over_http_from_what_was_indexed(up: Running) -> None:

@@ -23,9 +23,10 @@ from embedder.index.edge.shard import EdgeIndex
 from embedder.index.exact import ExactIndex
 from embedder.index.points import Attempt, AttemptState, Note, State, Write
 from embedder.index.protocol import CollectionSpec, Receipt
+from embedder.index.query import like
 from embedder.index.service.client import IndexClient
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, decode_answer, frame
-from streams.errors import ConfigError, DependencyError, EventError, Reason
+from streams.errors import ConfigError, DependencyError, EventError, QueryError, Reason
 from streams.event import MIN_VERSION
 from tests.contract.index_cases import bury, put, towards
 from tests.index_process import IndexProcess
@@ -120,7 +121,7 @@ def _write_of(image_id: str, version: int) -> Write:
 def _check_survivors(client: IndexClient, sent: dict[str, int], acknowledged: dict[str, int]) -> None:
     points = {point.image_id: point for point in client.list(TENANT, limit=1000).points}
     assert acknowledged.keys() <= points.keys() <= sent.keys()
-    hits = {hit.image_id: hit.score for hit in client.search(TENANT, towards(1), limit=1000).hits}
+    hits = {hit.image_id: hit.score for hit in client.search(TENANT, like(towards(1), limit=1000)).hits}
     for image_id, point in points.items():
         version = point.version - MIN_VERSION
         assert acknowledged.get(image_id, 0) <= version <= sent[image_id], image_id
@@ -157,7 +158,7 @@ def test_sigterm_acknowledges_what_was_applied(tmp_path: Path, engine: str) -> N
 def test_sigterm_waits_for_no_client_that_hangs(process: IndexProcess, client: IndexClient) -> None:
     """Clients that ask and never read their answers cost one common second at the end, not one each."""
     write(client, *(put(f"i{n:03}", tags=("x" * 200,) * 60) for n in range(100)))
-    ask = frame(encode((1, "list", SPEC.name, (TENANT, 100, None, []))))
+    ask = frame(encode((1, "list", SPEC.name, (TENANT, 100, None, [], None))))
     deaf = []
     for _ in range(12):
         one = socket.socket(socket.AF_UNIX)
@@ -360,10 +361,15 @@ def test_a_malformed_frame_closes_that_connection_only(
     [
         ("get", ("acme",)),
         ("get", "acme"),
-        ("search", ("acme", b"\x00" * 7, 3)),
-        ("search", ("acme", [1.0] * 8, 3)),
-        ("similar", ("acme", "a", 2**64 - 1)),
-        ("list", ("acme", 3, None, ["no such state"])),
+        ("search", ("acme", ((b"\x00" * 7,), (), None, None, 3, 0, False))),
+        ("search", ("acme", (([1.0] * 8,), (), None, None, 3, 0, False))),
+        ("search", ("acme", (("a",), (), None, None, 2**64 - 1, 0, False))),
+        ("search", ("acme", (("a",), (), {"type": "all", "parts": []}, None, 3, 0, False))),
+        ("search", ("acme", (("a",), (), {"type": "tag"}, None, 3, 0, False))),
+        ("search_batch", ("acme", "a")),
+        ("facet", ("acme", "tags", None, 0)),
+        ("delete_tenant", None),
+        ("list", ("acme", 3, None, ["no such state"], None)),
         ("write", ("acme", [("steal", {})])),
         ("write", ("acme", [("put", {"image_id": "a"})])),
         ("write", None),
@@ -386,9 +392,8 @@ def test_a_wrong_call_is_an_error_of_its_own(
         asking.sendall(frame(encode((7, operation, SPEC.name, arguments))))
         answer = decode_answer(_body(asking))
         assert answer.id == 7
-        if operation != "similar":  # a large limit is none
-            assert answer.error is not None
-            assert answer.error[0] in {"value", "config"}
+        assert answer.error is not None
+        assert answer.error[0] in {"value", "config", "query"}
         asking.sendall(frame(encode((8, "ping", "", None))))
         assert decode_answer(_body(asking)).id == 8
     assert "Traceback" not in process.log
@@ -424,7 +429,7 @@ def _open_files(pid: int) -> int:
 def test_errors_keep_their_class(process: IndexProcess, client: IndexClient) -> None:
     """What the index process refuses is raised at the caller as what it is, and each call has its own."""
     with pytest.raises(EventError) as refused:
-        client.search(TENANT, np.ones(3, np.float32), limit=1)
+        client.search(TENANT, like(np.ones(3, np.float32), limit=1))
     assert refused.value.reason is Reason.VECTOR_INVALID
     with pytest.raises(ValueError, match="cursor"):
         client.list(TENANT, limit=1, cursor="?")
@@ -518,7 +523,7 @@ def test_another_engine_does_not_read_the_data(process: IndexProcess, client: In
 def test_a_write_is_searchable_before_it_is_acknowledged(process: IndexProcess, client: IndexClient) -> None:
     """Applied at once; the receipt says when, and comes after the flush."""
     receipts = [client.write(TENANT, [put(f"i{n}")]) for n in range(50)]
-    assert len(client.search(TENANT, towards(1), limit=100).hits) == 50
+    assert len(client.search(TENANT, like(towards(1), limit=100)).hits) == 50
     applied = [receipt.result(DURABLE_S).applied_at_us for receipt in receipts]
     assert applied == sorted(applied)
 
@@ -569,7 +574,7 @@ def test_a_shard_that_was_not_finished_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "shard").rename(tmp_path / "shard.new")
     with closing(EdgeIndex(SPEC, tmp_path)) as index:
         index.write_now(TENANT, [put("a")])
-        assert len(index.search(TENANT, towards(1), limit=1).hits) == 1
+        assert len(index.search(TENANT, like(towards(1), limit=1)).hits) == 1
 
 
 @pytest.mark.parametrize("threshold_kb", [130_000, 500], ids=["scanned", "graph"])
@@ -606,8 +611,9 @@ def test_the_optimised_shard_finds_what_exact_finds(
         truth.write_now("large", [bury("i1-0"), Note("i1-1", Attempt(MIN_VERSION + 9, AttemptState.FAILED))])
         assert again.count("large") == truth.count("large")
         assert again.stats().points == truth.stats().points
-        assert again.similar("large", "i1-0", limit=3) is None
-        assert again.similar("large", "i1-1", limit=3) is not None
+        with pytest.raises(QueryError):
+            again.search("large", like("i1-0", limit=3))
+        assert len(again.search("large", like("i1-1", limit=3)).hits) == 3
 
 
 def _recall(index: EdgeIndex, truth: ExactIndex, queries: npt.NDArray[np.float32]) -> float:
@@ -615,8 +621,8 @@ def _recall(index: EdgeIndex, truth: ExactIndex, queries: npt.NDArray[np.float32
     shares = []
     for tenant_id in ("large", "small"):
         same = [
-            {hit.image_id for hit in index.search(tenant_id, query, limit=10).hits}
-            & {hit.image_id for hit in truth.search(tenant_id, query, limit=10).hits}
+            {hit.image_id for hit in index.search(tenant_id, like(query, limit=10)).hits}
+            & {hit.image_id for hit in truth.search(tenant_id, like(query, limit=10)).hits}
             for query in queries
         ]
         shares.append(sum(map(len, same)) / (10 * len(queries)))

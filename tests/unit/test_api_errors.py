@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from embedder.index.protocol import Hits
+from embedder.index.query import Query
 from query_api.app import create_app
 from query_api.deps import Limits
 from streams.errors import DependencyError
@@ -19,22 +20,22 @@ IMAGES = f"/v1/tenants/{TENANT}/images"
 
 
 class FaultyIndex:
-    """An index whose `similar` raises what it is given, or hangs until let go."""
+    """An index whose `search` raises what it is given, or hangs until let go."""
 
     def __init__(self, rig: Rig, fault: Exception | None = None) -> None:
         self._index = rig.index
         self._fault = fault
         self.hold = threading.Event()
         self.n_held = 0
-        self.spec, self.get, self.search = rig.index.spec, rig.index.get, rig.index.search
-        self.list, self.count = rig.index.list, rig.index.count
+        self.spec, self.get, self.list, self.count = rig.index.spec, rig.index.get, rig.index.list, rig.index.count
+        self.search_batch, self.facet = rig.index.search_batch, rig.index.facet
 
-    def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
+    def search(self, tenant_id: str, query: Query) -> Hits:
         if self._fault is not None:
             raise self._fault
         self.n_held += 1
         assert self.hold.wait(30), "the test never let go"
-        return self._index.similar(tenant_id, image_id, limit=limit)
+        return self._index.search(tenant_id, query)
 
 
 @pytest.mark.parametrize(

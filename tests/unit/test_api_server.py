@@ -34,8 +34,14 @@ PROGRAM = textwrap.dedent(
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 def test_it_listens_on_this_machine_only(host: str) -> None:
     """Anything but a loopback address is refused before a socket is opened."""
-    with pytest.raises(ConfigError, match="access keys"):
+    with pytest.raises(ConfigError, match=r"access keys .*LOOKALIKE_API_KEYS_FILE"):
         bind(host, 0)
+
+
+def test_with_keys_it_listens_anywhere() -> None:
+    """The refusal is for an API without keys only."""
+    with bind("0.0.0.0", 0, anywhere=True) as listening:
+        assert listening.getsockname()[0] == "0.0.0.0"
 
 
 @pytest.mark.parametrize("chunked", [False, True])

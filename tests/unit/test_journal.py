@@ -16,7 +16,7 @@ from tests.contract.index_cases import put
 def replayed(path: Path) -> list[str]:
     """The images that opening `path` brings back."""
     found: list[str] = []
-    Journal(path, replay=lambda _tenant, write: found.append(write.image_id)).close()
+    Journal(path, replay=lambda _tenant, writes: found.extend(write.image_id for write in writes or ())).close()
     return found
 
 

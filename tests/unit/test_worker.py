@@ -12,6 +12,7 @@ import pytest
 
 from embedder.index.points import AttemptState, Point, State, Write
 from embedder.index.protocol import Receipt, Writer
+from embedder.index.query import like
 from embedder.models.hash_engine import HashEngine
 from embedder.models.protocol import Pixels
 from streams.errors import DependencyError, Reason, RetryableError
@@ -151,7 +152,7 @@ def test_failed_newer_attempt_leaves_the_searchable_picture() -> None:
     assert (point.state, point.version) == (State.INDEXED, first.version)
     assert point.attempt is not None
     assert point.attempt.state is AttemptState.FAILED
-    similar = rig.exact.search("acme", HashEngine().embed(rig.decoder.decode(b"one").pixels[None])[0], limit=1)
+    similar = rig.exact.search("acme", like(HashEngine().embed(rig.decoder.decode(b"one").pixels[None])[0], limit=1))
     assert [hit.image_id for hit in similar.hits] == ["one"]
 
 

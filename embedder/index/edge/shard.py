@@ -24,32 +24,44 @@ from qdrant_edge import (
     EdgeShard,
     EdgeVectorParams,
     FacetRequest,
-    FieldCondition,
-    Filter,
+    FloatIndexParams,
     HnswIndexConfig,
     IntegerIndexParams,
     KeywordIndexParams,
-    MatchAny,
-    MatchValue,
     Memory,
     PayloadSelector,
     QuantizationSearchParams,
-    Query,
     QueryRequest,
     ScalarQuantizationConfig,
     ScalarType,
+    ScoredPoint,
     ScrollRequest,
     SearchParams,
     UpdateOperation,
 )
+from qdrant_edge import Filter as EdgeFilter
 from qdrant_edge import Point as EdgePoint
+from qdrant_edge import Query as EdgeQuery
 
-from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, to_payload
+from embedder.index.edge.conditions import conditions
+from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
+from embedder.index.filters import Filter, check_filter
+from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, is_whole, key_of, to_payload
 from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply, point_id
-from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, check_limit, choose
-from embedder.index.protocol import CollectionSpec, Hit, Hits, IndexStats, Page
+from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, choose
+from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, TenantStats
+from embedder.index.query import (
+    Example,
+    Query,
+    check_part,
+    check_query,
+    each_answered,
+    refuse_example,
+    target,
+    unit,
+)
 from embedder.models.vectors import check_vector
-from streams.errors import ConfigError, DependencyError
+from streams.errors import ConfigError, DependencyError, QueryError
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +73,8 @@ OPTIMISE_AT = 20_000
 OPTIMISE_IDLE_AT = 2_000
 OPTIMISE_IDLE_S = 5.0
 MAX_TENANTS = 1_000_000
+FACET_FIRST, FACET_MOST = 200, 20_000
+"""Values of all attributes lie in one field, the most frequent come first: so many are looked through."""
 
 
 class EdgeIndex:
@@ -75,7 +89,7 @@ class EdgeIndex:
         self._spec = spec
         folder = home / "shard"
         try:
-            self._shard = EdgeShard.load(str(folder)) if folder.exists() else _create(folder, spec.dim)
+            self._shard = EdgeShard.load(str(folder)) if folder.exists() else _create(folder, spec)
         except Exception as exc:  # the binding raises bare exceptions with a text only
             raise ConfigError(f"the index in {folder} cannot be opened: {exc}") from exc
         info = self._shard.info()
@@ -113,10 +127,12 @@ class EdgeIndex:
         """Whole points in one call; a change that leaves the vector alone replaces the payload only."""
         whole = []
         for point in points:
-            number, payload = point_id(point.tenant_id, point.image_id), to_payload(point)
+            number, payload = point_id(point.tenant_id, point.image_id), to_payload(point, self._spec.fields)
             if point.image_id in vectors or point.image_id not in known:
                 vector = vectors.get(point.image_id)
-                named: Any = {} if vector is None else {VECTOR: _unit(vector)}
+                named: Any = {}
+                if vector is not None:
+                    named[VECTOR] = unit(vector)  # the engine leaves very short ones as they are
                 whole.append(EdgePoint(number, named, payload))
             else:
                 _asked(self._shard.update, UpdateOperation.overwrite_payload([number], payload))
@@ -138,48 +154,90 @@ class EdgeIndex:
     def get(self, tenant_id: str, image_id: str) -> Point | None:
         return self._read(tenant_id, [image_id]).get(image_id)
 
-    def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
-        check_limit(limit)
-        records = _asked(self._shard.retrieve, [point_id(tenant_id, image_id)], True, [VECTOR])
-        if not records or (records[0].payload or {}).get("tenant_id") != tenant_id:
-            return None
-        stored: Any = records[0].vector
-        if not stored or VECTOR not in stored:
-            return None
-        found = self._nearest(tenant_id, np.asarray(stored[VECTOR], np.float32), limit=limit + 1)
-        others = tuple(hit for hit in found.hits if hit.image_id != image_id)
-        return Hits(others[:limit], found.exact)
+    def search(self, tenant_id: str, query: Query) -> Hits:
+        check_query(query, dim=self._spec.dim, fields=self._spec.fields)
+        named = self._vectors(tenant_id, query.named)
 
-    def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
-        check_limit(limit)
-        check_vector(vector, self._spec.dim)
-        return self._nearest(tenant_id, _unit(vector), limit=limit)
+        def vectors(examples: Sequence[Example]) -> list[Vector]:
+            return [named[one] if isinstance(one, str) else unit(one) for one in examples]
 
-    def _nearest(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
-        own = _tenant(tenant_id)
+        return self._nearest(tenant_id, target(vectors(query.positive), vectors(query.negative)), query)
+
+    def search_batch(self, tenant_id: str, queries: Sequence[Query]) -> list[Hits | QueryError]:
+        return each_answered(lambda query: self.search(tenant_id, query), queries)
+
+    def _vectors(self, tenant_id: str, image_ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of the tenant's own images; QueryError for one without."""
+        if not image_ids:
+            return {}
+        numbers: Any = [point_id(tenant_id, image_id) for image_id in image_ids]
+        found: dict[str, Vector] = {}
+        points: dict[str, Point] = {}
+        for record in _asked(self._shard.retrieve, numbers, True, [VECTOR]):
+            point = from_payload(record.payload or {})
+            if point.tenant_id != tenant_id:
+                continue
+            points[point.image_id] = point
+            stored: Any = record.vector
+            if stored and VECTOR in stored:
+                found[point.image_id] = np.asarray(stored[VECTOR], np.float32)
+        for image_id in image_ids:
+            if image_id not in found:
+                raise refuse_example(image_id, points.get(image_id))
+        return found
+
+    def _nearest(self, tenant_id: str, vector: Vector, query: Query) -> Hits:
+        allowed = conditions(tenant_id, self._spec.fields, query.filter)
         asked: Any = vector
-        policy = choose(_asked(self._shard.count, CountRequest(filter=own, exact=False)))
+        estimated = _asked(self._shard.count, CountRequest(filter=allowed, exact=False))
+        policy = choose(estimated, filtered=query.filter is not None)
         request = QueryRequest(
-            limit=limit,
-            query=Query.Nearest(asked, using=VECTOR),
-            filter=own,
+            limit=query.reach + len(query.named),  # those fall out below
+            query=EdgeQuery.Nearest(asked, using=VECTOR),
+            filter=allowed,
             params=_params(policy),
-            with_payload=PayloadSelector.Include(["image_id"]),
+            with_payload=True if query.with_points else PayloadSelector.Include(["image_id"]),
         )
         found = _asked(self._shard.query, request)
-        hits = (Hit(str((one.payload or {})["image_id"]), max(-1.0, min(1.0, float(one.score)))) for one in found)
-        return Hits(tuple(sorted(hits, key=lambda hit: (-hit.score, hit.image_id))), policy.exact)
+        hits = sorted((_hit(one, query) for one in found), key=lambda hit: (-hit.score, hit.image_id))
+        lowest = -1.0 if query.score_threshold is None else query.score_threshold
+        kept = [hit for hit in hits if hit.image_id not in query.named and hit.score >= lowest]
+        return Hits(tuple(kept[query.offset : query.reach]), policy.exact)
 
-    def list(self, tenant_id: str, *, limit: int, cursor: str | None = None, states: Sequence[State] = ()) -> Page:
-        check_limit(limit)
+    def facet(self, tenant_id: str, field: str, *, filter: Filter | None = None, limit: int = 10) -> Facet:  # noqa: A002
+        check_part(limit)
+        check_filter(filter, self._spec.fields)
+        prefix_of(field, self._spec.fields)
+        allowed = conditions(tenant_id, self._spec.fields, filter, states=(State.INDEXED,))
+        key, asked = ("tags", limit + 1) if field == TAGS else ("kv", FACET_FIRST)
+        while True:
+            counts = self._facet(key, allowed, limit=asked)
+            values = from_keywords(field, counts, self._spec.fields)
+            complete = len(counts) < asked
+            if complete or asked >= FACET_MOST or len(values) > limit:
+                return Facet(most_frequent(values, limit), complete or len(values) > limit)
+            asked = min(asked * 10, FACET_MOST)
+
+    def list(
+        self,
+        tenant_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        states: Sequence[State] = (),
+        filter: Filter | None = None,  # noqa: A002
+    ) -> Page:
+        check_part(limit)
+        check_filter(filter, self._spec.fields)
         offset = None if cursor is None else _read_cursor(cursor)
-        request = ScrollRequest(limit=limit, offset=offset, filter=_tenant(tenant_id, states), with_payload=True)
+        allowed = conditions(tenant_id, self._spec.fields, filter, states=states)
+        request = ScrollRequest(limit=limit, offset=offset, filter=allowed, with_payload=True)
         records, following = _asked(self._shard.scroll, request)
         points = tuple(from_payload(record.payload or {}) for record in records)
         return Page(points, None if following is None else str(following))
 
     def count(self, tenant_id: str) -> Mapping[State, int]:
-        return self._by_state(_tenant(tenant_id))
+        return self._by_state(conditions(tenant_id))
 
     # ---- maintenance -------------------------------------------------------------------------------
 
@@ -187,6 +245,16 @@ class EdgeIndex:
         attempts = self._facet("attempt.state", None, limit=10)
         tenants = self._facet("tenant_id", None, limit=MAX_TENANTS)
         return IndexStats("edge", self._spec.name, self._by_state(None), attempts, len(tenants))
+
+    def tenant_stats(self, tenant_id: str) -> TenantStats:
+        attempts = self._facet("attempt.state", conditions(tenant_id), limit=10)
+        return TenantStats(self._spec.name, self.count(tenant_id), attempts)
+
+    def delete_tenant(self, tenant_id: str) -> int:
+        own = conditions(tenant_id)
+        n = _asked(self._shard.count, CountRequest(filter=own, exact=True))
+        _asked(self._shard.update, UpdateOperation.delete_points_by_filter(own))
+        return n
 
     def flush(self) -> None:
         _asked(self._shard.flush)
@@ -209,11 +277,11 @@ class EdgeIndex:
         finally:
             _asked(self._shard.close)
 
-    def _by_state(self, own: Filter | None) -> dict[State, int]:
+    def _by_state(self, own: EdgeFilter | None) -> dict[State, int]:
         found = self._facet("state", own, limit=len(State))
         return {state: found.get(state.value, 0) for state in State}
 
-    def _facet(self, key: str, own: Filter | None, *, limit: int) -> dict[str, int]:
+    def _facet(self, key: str, own: EdgeFilter | None, *, limit: int) -> dict[str, int]:
         found = _asked(self._shard.facet, FacetRequest(key=key, limit=limit, exact=True, filter=own))
         return {str(hit.value): hit.count for hit in found.hits}
 
@@ -227,16 +295,17 @@ def _asked(call: Callable[..., Answer], *arguments: object) -> Answer:
         raise DependencyError("index", f"Qdrant Edge failed: {exc}") from exc
 
 
-def _unit(vector: Vector) -> Vector:
-    """The engine leaves very short vectors as they are, and then their scores are no cosines."""
-    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+def _hit(found: ScoredPoint, query: Query) -> Hit:
+    payload = found.payload or {}
+    point = from_payload(payload) if query.with_points else None
+    return Hit(str(payload["image_id"]), max(-1.0, min(1.0, float(found.score))), point)
 
 
-def _create(folder: Path, dim: int) -> EdgeShard:
+def _create(folder: Path, spec: CollectionSpec) -> EdgeShard:
     quantization = ScalarQuantizationConfig(type=ScalarType.Int8, quantile=0.99, memory=Memory.Pinned)
     graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=FULL_SCAN_THRESHOLD_KB, payload_m=16)
     vector = EdgeVectorParams(
-        size=dim,
+        size=spec.dim,
         distance=Distance.Cosine,
         memory=Memory.Cold,
         quantization_config=quantization,
@@ -260,6 +329,17 @@ def _create(folder: Path, dim: int) -> EdgeShard:
         shard.update(UpdateOperation.create_field_index(name, KeywordIndexParams(enable_hnsw=False)))
     for name in INTEGERS:
         shard.update(UpdateOperation.create_field_index(name, IntegerIndexParams(enable_hnsw=False)))
+    for field in spec.fields:
+        if is_whole(field.name, spec.fields):
+            shard.update(
+                UpdateOperation.create_field_index(
+                    key_of(field.name, spec.fields), IntegerIndexParams(lookup=False, range=True, enable_hnsw=False)
+                )
+            )
+        else:
+            shard.update(
+                UpdateOperation.create_field_index(key_of(field.name, spec.fields), FloatIndexParams(enable_hnsw=False))
+            )
     shard.flush()
     shard.close()
     scratch.rename(folder)
@@ -277,14 +357,6 @@ def _params(policy: Policy) -> SearchParams:
         return SearchParams(exact=True)
     rescored = QuantizationSearchParams(rescore=True, oversampling=policy.oversampling)
     return SearchParams(hnsw_ef=policy.hnsw_ef, quantization=rescored)
-
-
-def _tenant(tenant_id: str, states: Sequence[State] = ()) -> Filter:
-    """The condition every request carries."""
-    conditions: Any = [FieldCondition(key="tenant_id", match=MatchValue(tenant_id))]
-    if states:
-        conditions.append(FieldCondition(key="state", match=MatchAny([state.value for state in states])))
-    return Filter(must=conditions)
 
 
 def _read_cursor(cursor: str) -> uuid.UUID:

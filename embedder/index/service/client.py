@@ -11,25 +11,31 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
-from embedder.index.codec import encode, encode_writes
-from embedder.index.points import Point, PutVector, State, Vector, Write
-from embedder.index.protocol import CollectionSpec, Hits, IndexStats, Page, Receipt
+from embedder.index.codec import asked, encode, encode_writes
+from embedder.index.filters import Filter
+from embedder.index.points import Point, PutVector, State, Write
+from embedder.index.protocol import CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
+from embedder.index.query import Query, each_answered
 from embedder.index.service.connection import Connection
+from embedder.index.service.wire import ErrorData, raised
 from embedder.models.vectors import check_vector
-from streams.errors import DependencyError
+from streams.errors import DependencyError, QueryError
 
 Result = TypeVar("Result")
 
 _points = msgspec.msgpack.Decoder(list[Point | None]).decode
 _point: Callable[[msgspec.Raw], Point | None] = msgspec.msgpack.Decoder(Point | None).decode
-_hits: Callable[[msgspec.Raw], Hits | None] = msgspec.msgpack.Decoder(Hits | None).decode
+_hits = msgspec.msgpack.Decoder(Hits).decode
+_answers = msgspec.msgpack.Decoder(list[tuple[ErrorData | None, Hits | None]]).decode
+_facet = msgspec.msgpack.Decoder(Facet).decode
 _page = msgspec.msgpack.Decoder(Page).decode
 _count = msgspec.msgpack.Decoder(dict[State, int]).decode
 _spec = msgspec.msgpack.Decoder(CollectionSpec).decode
 _stats = msgspec.msgpack.Decoder(IndexStats).decode
+_tenant_stats = msgspec.msgpack.Decoder(TenantStats).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
+_number = msgspec.msgpack.Decoder(int).decode
 
 
 class IndexClient:
@@ -74,18 +80,28 @@ class IndexClient:
     def get(self, tenant_id: str, image_id: str) -> Point | None:
         return self._ask("get", encode((tenant_id, image_id)), _point)
 
-    def similar(self, tenant_id: str, image_id: str, *, limit: int) -> Hits | None:
-        return self._ask("similar", encode((tenant_id, image_id, limit)), _hits)
+    def search(self, tenant_id: str, query: Query) -> Hits:
+        return self._ask("search", encode((tenant_id, asked(query))), _hits)
 
-    def search(self, tenant_id: str, vector: Vector, *, limit: int) -> Hits:
-        check_vector(vector, vector.size)  # bytes have no shape: the other side could not tell
-        raw = np.ascontiguousarray(vector, "<f4").tobytes()
-        found = self._ask("search", encode((tenant_id, raw, limit)), _hits)
-        assert found is not None
-        return found
+    def search_batch(self, tenant_id: str, queries: Sequence[Query]) -> Sequence[Hits | QueryError]:
+        ready = each_answered(asked, queries)
+        sound = [one for one in ready if not isinstance(one, QueryError)]
+        found = iter(self._ask("search_batch", encode((tenant_id, sound)), _answers) if sound else ())
+        return [one if isinstance(one, QueryError) else _answer(*next(found)) for one in ready]
 
-    def list(self, tenant_id: str, *, limit: int, cursor: str | None = None, states: Sequence[State] = ()) -> Page:
-        return self._ask("list", encode((tenant_id, limit, cursor, list(states))), _page)
+    def facet(self, tenant_id: str, field: str, *, filter: Filter | None = None, limit: int = 10) -> Facet:  # noqa: A002
+        return self._ask("facet", encode((tenant_id, field, filter, limit)), _facet)
+
+    def list(
+        self,
+        tenant_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        states: Sequence[State] = (),
+        filter: Filter | None = None,  # noqa: A002
+    ) -> Page:
+        return self._ask("list", encode((tenant_id, limit, cursor, tuple(states), filter)), _page)
 
     def count(self, tenant_id: str) -> Mapping[State, int]:
         return self._ask("count", encode(tenant_id), _count)
@@ -95,12 +111,18 @@ class IndexClient:
     def stats(self) -> IndexStats:
         return self._ask("stats", encode(None), _stats)
 
+    def tenant_stats(self, tenant_id: str) -> TenantStats:
+        return self._ask("tenant_stats", encode(tenant_id), _tenant_stats)
+
+    def delete_tenant(self, tenant_id: str) -> int:
+        return self._ask("delete_tenant", encode(tenant_id), _number)
+
     def flush(self) -> None:
         self._ask("flush", encode(None), lambda _raw: None)
 
     def ping(self) -> int:
         """The process id of the index process."""
-        return self._ask("ping", encode(None), msgspec.msgpack.Decoder(int).decode)
+        return self._ask("ping", encode(None), _number)
 
     def close(self) -> None:
         """Hang up; calls under way fail. A later call connects again."""
@@ -162,6 +184,15 @@ class IndexClient:
             connection.close()
             raise
         return connection
+
+
+def _answer(error: ErrorData | None, hits: Hits | None) -> Hits | QueryError:
+    if hits is not None:
+        return hits
+    told = raised(error)
+    if isinstance(told, QueryError):
+        return told
+    raise told
 
 
 def _hand_over(

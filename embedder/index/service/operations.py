@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
-from embedder.index.codec import decode_writes, encode
+from embedder.index.codec import Asked, decode_writes, encode
 from embedder.index.collections import Collections, Engine
+from embedder.index.filters import Filter
 from embedder.index.points import State
 from embedder.index.protocol import CollectionSpec, Receipt
+from embedder.index.service.wire import error_data
+from streams.errors import QueryError
 from streams.event import now_us
 
 _text = msgspec.msgpack.Decoder(str)
 _read = msgspec.msgpack.Decoder(tuple[str, list[str]])
 _get = msgspec.msgpack.Decoder(tuple[str, str])
-_similar = msgspec.msgpack.Decoder(tuple[str, str, int])
-_search = msgspec.msgpack.Decoder(tuple[str, bytes, int])
-_list = msgspec.msgpack.Decoder(tuple[str, int, str | None, list[State]])
+_search = msgspec.msgpack.Decoder(tuple[str, Asked])
+_search_batch = msgspec.msgpack.Decoder(tuple[str, list[Asked]])
+_facet = msgspec.msgpack.Decoder(tuple[str, str, Filter | None, int])
+_list = msgspec.msgpack.Decoder(tuple[str, int, str | None, list[State], Filter | None])
 _spec = msgspec.msgpack.Decoder(CollectionSpec)
 
 
@@ -44,22 +47,25 @@ def _do_get(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(engine.get(*_get.decode(arguments)))
 
 
-def _do_similar(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    tenant_id, image_id, limit = _similar.decode(arguments)
-    return encode(engine.similar(tenant_id, image_id, limit=limit))
-
-
 def _do_search(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    tenant_id, vector, limit = _search.decode(arguments)
-    if len(vector) % 4:
-        raise ValueError("not a vector")
-    return encode(engine.search(tenant_id, np.frombuffer(vector, "<f4"), limit=limit))
+    tenant_id, asked = _search.decode(arguments)
+    return encode(engine.search(tenant_id, asked.query()))
+
+
+def _do_search_batch(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    tenant_id, asked = _search_batch.decode(arguments)
+    answers = engine.search_batch(tenant_id, [one.query() for one in asked])
+    return encode([(error_data(one), None) if isinstance(one, QueryError) else (None, one) for one in answers])
+
+
+def _do_facet(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    tenant_id, field, condition, limit = _facet.decode(arguments)
+    return encode(engine.facet(tenant_id, field, filter=condition, limit=limit))
 
 
 def _do_list(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    tenant_id, limit, cursor, states = _list.decode(arguments)
-    wanted: Sequence[State] = states
-    return encode(engine.list(tenant_id, limit=limit, cursor=cursor, states=wanted))
+    tenant_id, limit, cursor, states, condition = _list.decode(arguments)
+    return encode(engine.list(tenant_id, limit=limit, cursor=cursor, states=states, filter=condition))
 
 
 def _do_count(engine: Engine, arguments: msgspec.Raw) -> bytes:
@@ -70,6 +76,15 @@ def _do_spec(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.spec())
 
 
+def _do_tenant_stats(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    return encode(engine.tenant_stats(_text.decode(arguments)))
+
+
+def delete_tenant(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    """Remove a tenant's points; the answer waits for the next flush."""
+    return encode(engine.delete_tenant(_text.decode(arguments)))
+
+
 def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.stats())
 
@@ -77,11 +92,20 @@ def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
 READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
-    "similar": _do_similar,
     "search": _do_search,
+    "search_batch": _do_search_batch,
+    "facet": _do_facet,
     "list": _do_list,
     "count": _do_count,
     "spec": _do_spec,
     "stats": _do_stats,
+    "tenant_stats": _do_tenant_stats,
 }
-"""Operations that are answered at once; `write` and `flush` are answered after a flush, `ensure` and `ping` apart."""
+"""Operations that are answered at once; `ensure` and `ping` are answered apart."""
+
+CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
+    "write": write,
+    "delete_tenant": delete_tenant,
+    "flush": lambda _engine, _arguments: encode(None),
+}
+"""Operations that are answered after a flush."""

@@ -22,7 +22,7 @@ import structlog
 from embedder.index.codec import encode
 from embedder.index.collections import Collections, Engine
 from embedder.index.protocol import CollectionSpec
-from embedder.index.service.operations import READS, ensure, write
+from embedder.index.service.operations import CHANGES, READS, ensure
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
 from streams.errors import ConfigError, DependencyError
 
@@ -117,7 +117,7 @@ class IndexServer:
                 log.exception("request failed", operation=request.operation)
             writer.write(frame(encode((request.id, error_data(exc), None))))
             return
-        if request.operation in ("write", "flush"):
+        if request.operation in CHANGES:
             self._waiting.append((writer, request.id, result))
             self._flush_soon()
         else:
@@ -130,11 +130,7 @@ class IndexServer:
             ensure(self._collections, request.arguments)
             return encode(None)
         engine = self._collections.get(request.collection)
-        if request.operation == "write":
-            return write(engine, request.arguments)
-        if request.operation == "flush":
-            return encode(None)
-        operation = READS.get(request.operation)
+        operation = READS.get(request.operation) or CHANGES.get(request.operation)
         if operation is None:
             raise ValueError(f"unknown operation {request.operation[:40]!r}")
         return operation(engine, request.arguments)
