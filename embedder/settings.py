@@ -51,14 +51,24 @@ class ObjectSettings(Section):
             "`{tenant_id}` stands for the tenant and must be followed by `/`"
         ),
     ] = ("{tenant_id}/",)
-    s3_endpoint: Annotated[str | None, Field(description="an S3 store; refused: not in this version")] = None
-    s3_region: Annotated[str | None, Field(description="its region; refused: not in this version")] = None
-    s3_access_key: Annotated[SecretStr | None, Field(description="refused: not in this version")] = None
-    s3_secret_key: Annotated[SecretStr | None, Field(description="refused: not in this version")] = None
-    s3_session_token: Annotated[SecretStr | None, Field(description="refused: not in this version")] = None
-    s3_ca_file: Annotated[
-        FilePath | None, Field(description="certificates to trust for it (PEM); refused: not in this version")
+    s3_endpoint: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^/?#@\s]+/?$",
+            description="`http[s]://host[:port]` of an S3 store, in place of a folder; with https its certificate "
+            "is checked",
+        ),
     ] = None
+    s3_region: Annotated[str, Field(min_length=1, description="the region that requests are signed for")] = "us-east-1"
+    s3_path_style: Annotated[
+        bool, Field(description="`true`: `https://host/bucket/key`; `false`: `https://bucket.host/key`")
+    ] = True
+    s3_access_key: Annotated[SecretStr | None, Field(description="without keys, requests are anonymous")] = None
+    s3_secret_key: Annotated[SecretStr | None, Field(description="of the access key")] = None
+    s3_session_token: Annotated[SecretStr | None, Field(description="of temporary keys; read once, at start")] = None
+    s3_ca_file: Annotated[FilePath | None, Field(description="certificates to trust (PEM) instead of the system's")] = (
+        None
+    )
 
     @field_validator("buckets", "tenant_prefixes", mode="before")
     @classmethod
@@ -76,9 +86,24 @@ class ObjectSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _no_s3_yet(self) -> Self:
-        _refuse(self, "s3_", "this version reads pictures from a folder only (LOOKALIKE_OBJECTS_DIR)")
+    def _one_store(self) -> Self:
+        if self.s3_endpoint is None:
+            given = [name for name in type(self).model_fields if name.startswith("s3_") and name in self._given()]
+            if given:
+                raise ValueError(f"{variable_of(type(self), given[0])} has no effect: set LOOKALIKE_S3_ENDPOINT")
+            return self
+        if self.objects_dir is not None:
+            raise ValueError("LOOKALIKE_OBJECTS_DIR and LOOKALIKE_S3_ENDPOINT are both set: keep one")
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("LOOKALIKE_S3_ACCESS_KEY and LOOKALIKE_S3_SECRET_KEY need each other")
+        if self.s3_session_token is not None and self.s3_access_key is None:
+            raise ValueError("LOOKALIKE_S3_SESSION_TOKEN needs LOOKALIKE_S3_ACCESS_KEY and LOOKALIKE_S3_SECRET_KEY")
+        if self.s3_ca_file is not None and not self.s3_endpoint.startswith("https://"):
+            raise ValueError("LOOKALIKE_S3_CA_FILE has no effect: LOOKALIKE_S3_ENDPOINT is not https")
         return self
+
+    def _given(self) -> set[str]:
+        return {name for name in self.model_fields_set if getattr(self, name) is not None}
 
 
 class ModelSettings(Section):

@@ -22,7 +22,14 @@ A *secret* is never shown, and may come from a file instead: `LOOKALIKE_…_FILE
 This page is generated: `make docs`.
 """
 
-_WORDS = {"str": "text", "int": "integer", "float": "number", "Path": "path", "SecretStr": "secret"}
+_WORDS = {
+    "str": "text",
+    "int": "integer",
+    "float": "number",
+    "bool": "`true` / `false`",
+    "Path": "path",
+    "SecretStr": "secret",
+}
 
 
 def render() -> str:

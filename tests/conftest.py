@@ -1,4 +1,4 @@
-"""What integration tests stand on: one real Kafka a session, and names nobody else uses."""
+"""What integration tests stand on: one real Kafka and one real S3 a session, and names nobody else uses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from lookalike.local.kafka import LocalKafka
+from lookalike.local.s3 import LocalS3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         return
     with LocalKafka(tmp_path_factory.mktemp("kafka"), group_session_timeout_ms=6_000) as local:
         yield Broker(local.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    """A real S3 server for the session; a test makes buckets of its own (`make_buckets`)."""
+    with LocalS3(tmp_path_factory.mktemp("s3")) as local:
+        yield local
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.output import say
 from lookalike.settings import Settings, read_settings
+from lookalike.stores import open_store
 
 if TYPE_CHECKING:
     from query_api.deps import Deps
@@ -54,7 +55,6 @@ def command(host: str | None, port: int | None, data: Path | None) -> None:
 def compose(settings: Settings, addresses: Addresses) -> Deps:
     """The concrete classes behind the API. Connects nothing: what is down is told by `/readyz`."""
     from embedder.index.service.client import IndexClient
-    from embedder.objects.folder import FolderStore
     from embedder.objects.grants import Grants
     from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
     from embedder.query_embedder_wire import Want
@@ -80,7 +80,7 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
     keys_file = settings.api.keys_file
     return Deps(
         searcher=IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s),
-        objects=FolderStore(addresses.objects_dir(settings)),
+        objects=open_store(settings, addresses),
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),
         bucket=settings.objects.buckets[0],

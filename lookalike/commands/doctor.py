@@ -17,9 +17,10 @@ from lookalike.addresses import Addresses, find_addresses
 from lookalike.options import data_option, json_option
 from lookalike.output import print_json, say
 from lookalike.settings import Settings, read_settings, unknown_variables
+from lookalike.stores import open_store, place_of
 from streams.errors import ConfigError, DependencyError
 
-PACKAGES = ("confluent-kafka", "torch", "qdrant-edge-py", "pillow")
+PACKAGES = ("confluent-kafka", "minio", "torch", "qdrant-edge-py", "pillow")
 MIN_FREE_MB = 1000
 """As `up` asks for: Kafka's log and the index grow before anybody looks."""
 
@@ -122,9 +123,9 @@ def _service(name: str, part: dict[str, object]) -> Finding:
 
 def _objects(settings: Settings, addresses: Addresses) -> Finding:
     try:
-        folder = addresses.objects_dir(settings)
+        store = open_store(settings, addresses)
+        for bucket in settings.objects.buckets:
+            store.check(bucket)
     except (ConfigError, DependencyError) as exc:
         return Finding("objects", ok=False, text=str(exc))
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return Finding("objects", ok=False, text=f"{folder} cannot be read and written: create it, or its permissions")
-    return Finding("objects", ok=True, text=str(folder))
+    return Finding("objects", ok=True, text=f"{place_of(settings, addresses)} answers")

@@ -17,6 +17,7 @@ from lookalike.output import note, print_json, progress, say
 from lookalike.pictures import Picture, Skipped, find_files, name_picture
 from lookalike.publishing import Failure, Published, Publisher, publish_files
 from lookalike.settings import Settings, read_settings
+from lookalike.stores import open_store
 from streams.report.outcomes import Outcome, OutcomeState
 
 
@@ -62,7 +63,6 @@ def command(
 def publish_all(
     settings: Settings, data: Path | None, tenant_id: str, pictures: Sequence[Picture], *, wait: bool, bulk: bool
 ) -> dict[str, Any]:
-    from embedder.objects.folder import FolderStore
     from lookalike.following import OutcomeFollower
     from streams.producer import KafkaProducer
     from streams.topics import Lane
@@ -80,7 +80,7 @@ def publish_all(
         publisher = Publisher(
             tenant_id=tenant_id,
             bucket=settings.objects.buckets[0],
-            objects=FolderStore(addresses.objects_dir(settings)),
+            objects=open_store(settings, addresses),
             producer=producer,
             topic=names.lane(Lane.BULK if bulk else Lane.LIVE),
         )

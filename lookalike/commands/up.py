@@ -20,8 +20,15 @@ from lookalike.settings import read_settings
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Of the API and page; default 8080, 0: free.")
 @click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Worker processes.")
 @click.option("--engine", type=click.Choice(["edge", "exact"]), default="edge", show_default=True, help="Of the index.")
+@click.option(
+    "--objects",
+    type=click.Choice(["folder", "s3"]),
+    default="folder",
+    show_default=True,
+    help="Where pictures lie: a folder, or a real S3 server on this machine.",
+)
 @click.pass_context
-def command(ctx: click.Context, data: Path | None, port: int | None, workers: int, engine: str) -> None:
+def command(ctx: click.Context, data: Path | None, port: int | None, workers: int, engine: str, objects: str) -> None:
     """Run Kafka, index, worker and API until Ctrl-C; then stop all in order. Prints the page's address.
 
     A process that dies is restarted. What each has to say is in the data folder, under `logs`.
@@ -30,6 +37,7 @@ def command(ctx: click.Context, data: Path | None, port: int | None, workers: in
     Examples:
       lookalike up
       lookalike up --data /srv/lookalike --port 9000 --workers 2
+      lookalike up --objects s3
     """
     settings = read_settings()
     from lookalike.local.up import UpOptions, one_interrupt, start
@@ -40,6 +48,7 @@ def command(ctx: click.Context, data: Path | None, port: int | None, workers: in
         port=settings.api.port if port is None else port,
         workers=workers,
         engine=engine,
+        objects=objects,
     )
     with one_interrupt(), start(options, note) as running:
         say(f"{running.api_url}/")

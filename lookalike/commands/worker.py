@@ -18,6 +18,7 @@ from lookalike.addresses import Addresses, find_addresses
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
+from lookalike.stores import open_store
 from streams.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ def run(settings: Settings, addresses: Addresses) -> int:
     from embedder.models.collection import collection_of
     from embedder.models.registry import model
     from embedder.models.torch_engine import TorchEngine
-    from embedder.objects.folder import FolderStore
     from embedder.objects.grants import Grants
     from embedder.stages.decode import DecodePool, DecodeRules
     from embedder.verdict import RetryPolicy
@@ -111,7 +111,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
             source=source,
             producer=producer,
             index=index,
-            objects=FolderStore(addresses.objects_dir(settings)),
+            objects=open_store(settings, addresses),
             grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
             decoder=decoder,
             engine=engine,

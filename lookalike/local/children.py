@@ -12,6 +12,7 @@ from embedder.index.service.client import IndexClient
 from lookalike.asking import request
 from lookalike.commands.worker import PROCESS_ENVIRONMENT
 from lookalike.local.kafka import LocalKafka
+from lookalike.local.s3 import LocalS3
 from lookalike.local.supervisor import Child
 from lookalike.settings import Settings
 from streams.errors import DependencyError
@@ -29,7 +30,10 @@ WORKER_DRAIN_S = 9.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that runs, and where; `kafka` is None where somebody else's cluster is used."""
+    """Everything that runs, and where; `kafka` is None where somebody else's cluster is used.
+
+    Objects are at `s3`, or at the S3 store of the settings, else in `objects_dir`.
+    """
 
     settings: Settings
     data: Path
@@ -41,6 +45,7 @@ class Parts:
     objects_dir: Path
     workers: int
     port: int
+    s3: LocalS3 | None = None
 
     @property
     def api_url(self) -> str:
@@ -63,16 +68,24 @@ class Parts:
             "LOOKALIKE_KAFKA_BOOTSTRAP": self.bootstrap,
             "LOOKALIKE_KAFKA_PARTITIONS": str(self.partitions),
             "LOOKALIKE_INDEX_SOCKET": str(self.index_socket),
-            "LOOKALIKE_OBJECTS_DIR": str(self.objects_dir),
+            **self._objects(),
         }
+
+    def _objects(self) -> dict[str, str]:
+        if self.s3 is not None:
+            return self.s3.address.environment()
+        if self.settings.objects.s3_endpoint is not None:
+            return {}  # the caller's variables say it
+        return {"LOOKALIKE_OBJECTS_DIR": str(self.objects_dir)}
 
 
 def children_of(parts: Parts) -> list[Child]:
     """In the order in which they start; they stop in reverse."""
     topics = _topics(parts)
     kafka = [] if parts.kafka is None else [_kafka(parts.kafka, topics)]
+    s3 = [] if parts.s3 is None else [_s3(parts.s3)]
     index = _index(parts, ready_too=topics if parts.kafka is None else _always)
-    return [*kafka, index, *(_worker(parts, number) for number in range(1, parts.workers + 1)), _api(parts)]
+    return [*kafka, *s3, index, *(_worker(parts, number) for number in range(1, parts.workers + 1)), _api(parts)]
 
 
 def _own(*arguments: str) -> list[str]:
@@ -108,6 +121,17 @@ def _kafka(kafka: LocalKafka, topics: Callable[[], bool]) -> Child:
     )
 
 
+def _s3(s3: LocalS3) -> Child:
+    return Child(
+        name="s3",
+        command=s3.command(),
+        env=s3.environment(),
+        ready=s3.answers,
+        stop_timeout_s=INDEX_STOP_S,
+        stop_group="stores",
+    )
+
+
 def _index(parts: Parts, *, ready_too: Callable[[], bool]) -> Child:
     def ready() -> bool:
         client = IndexClient(parts.index_socket, timeout_s=1.0)
@@ -126,6 +150,7 @@ def _index(parts: Parts, *, ready_too: Callable[[], bool]) -> Child:
         env=parts.environment(),
         ready=ready,
         stop_timeout_s=INDEX_STOP_S,
+        stop_group="stores",  # neither needs the other: they end at the same time
         ready_timeout_s=120.0,
     )
 

@@ -72,7 +72,7 @@ class LocalKafka:
         Raises:
             ConfigError: no network for the jars, no permission, a port that somebody else took.
         """
-        kafka_jars.fetch(self._jars, progress)
+        kafka_jars.KAFKA.fetch(self._jars, progress)
         try:
             shutil.rmtree(self._dir / "tmp", ignore_errors=True)  # a killed Java leaves its libraries there
             for folder in ("logs", "tmp"):
@@ -158,7 +158,7 @@ class LocalKafka:
 
     @property
     def _jars(self) -> Path:
-        return self._jars_dir or kafka_jars.default_folder()
+        return self._jars_dir or kafka_jars.KAFKA.default_folder()
 
     @property
     def _records(self) -> Path:

@@ -1,20 +1,11 @@
-"""Kafka's jars from Maven Central, resolved by jgo in pure Python and kept in a folder of the user's cache."""
+"""Kafka's jars: which they are, and how jgo resolves them."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import logging
-import os
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 
-from streams.errors import ConfigError
+from lookalike.local.jars import JavaProgram
 
 VERSION = "4.3.1"
 ARTIFACTS = (
@@ -23,87 +14,15 @@ ARTIFACTS = (
 )
 """Resolved one by one: together, log4j's dependency management would bring kafka-clients 3.9 in place of 4.3."""
 
-_COMPLETE = "complete.json"
-"""Written last: the name and size of every jar, so that a cache that lost one is filled again."""
-
-
-def default_folder() -> Path:
-    """Where the jars of this version are kept, for all data folders of the user.
-
-    Raises:
-        ConfigError: the user has no home folder.
-    """
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as exc:
-        raise ConfigError("there is no home folder to keep Kafka in: set XDG_CACHE_HOME to a folder") from exc
-    return Path(cache) / "lookalike" / f"kafka-{VERSION}"
-
-
-def fetch(folder: Path, progress: Callable[[str], None] = lambda _line: None) -> None:
-    """Fill `folder` unless it is complete; it appears whole or not at all. Several processes may ask at once. Blocks.
-
-    Raises:
-        ConfigError: the jars are not there and cannot be had, or the folder cannot be written.
-    """
-    if os.pathsep in str(folder):  # it ends a folder's name in Java's class path
-        raise ConfigError(f"{folder} cannot hold Kafka: choose a path without '{os.pathsep}' in XDG_CACHE_HOME")
-    if _is_complete(folder):
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{folder.name}.lock")):
-            if not _is_complete(folder):
-                progress(f"downloading Apache Kafka {VERSION} (45 MB)")
-                _fill(folder)
-    except OSError as exc:
-        raise ConfigError(f"{folder} cannot be written: {exc.strerror or exc}") from exc
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        sizes = json.loads((folder / _COMPLETE).read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except FileNotFoundError:
-        return False
-
-
-def _fill(folder: Path) -> None:
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of somebody who was killed meanwhile
-    try:
-        (part / "jars").mkdir(parents=True)
-        sizes = {}
-        for jar in _resolve(part / "maven"):
-            jar.replace(part / "jars" / jar.name)
-            sizes[jar.name] = (part / "jars" / jar.name).stat().st_size
-        (part / "jars" / _COMPLETE).write_text(json.dumps(sizes, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        (part / "jars").rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
 
 def _resolve(repository: Path) -> list[Path]:
-    """Download every jar into a Maven repository of its own: the user's ~/.m2 is neither needed nor touched."""
-    try:
-        jars = {jar.name: jar for artifact in ARTIFACTS for jar in _download(artifact, repository)}
-        for jar in jars.values():
-            _check(jar)
-    except (OSError, RuntimeError, ValueError, KeyError, ParseError, zipfile.BadZipFile) as exc:
-        if isinstance(exc, OSError) and exc.errno is not None:  # the disk; an HTTP client's error has no number
-            raise
-        raise ConfigError(
-            f"Apache Kafka {VERSION} could not be downloaded from Maven Central ({_in_short(exc)}): connect this "
-            "machine to the network once, or set LOOKALIKE_KAFKA_BOOTSTRAP to the address of a running cluster"
-        ) from exc
+    jars = {jar.name: jar for artifact in ARTIFACTS for jar in _download(artifact, repository)}
     return list(jars.values())
 
 
 def _download(artifact: str, repository: Path) -> list[Path]:
     from jgo.maven import MavenContext
 
-    logging.getLogger("jgo").setLevel(logging.ERROR)
     context = MavenContext(repo_cache=repository)
     wanted = context.create_dependency(artifact)
     wanted.scope = "compile"
@@ -113,23 +32,11 @@ def _download(artifact: str, repository: Path) -> list[Path]:
         return list(pool.map(lambda one: Path(one.resolve()), artifacts))
 
 
-def _check(jar: Path) -> None:
-    """A proxy's login page is no jar, nor is half of one; jgo only warns of a wrong checksum."""
-    with zipfile.ZipFile(jar) as archive:
-        broken = archive.testzip()
-    if broken is not None:
-        raise zipfile.BadZipFile(f"{jar.name} is damaged")
-
-
-def _in_short(error: BaseException) -> str:
-    """The innermost cause says what happened; those around it repeat addresses."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+KAFKA = JavaProgram(
+    name="kafka",
+    title="Apache Kafka",
+    version=VERSION,
+    size_mb=45,
+    download=_resolve,
+    otherwise="set LOOKALIKE_KAFKA_BOOTSTRAP to the address of a running cluster",
+)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import msgspec
 
+from lookalike.local.s3 import S3Address
 from streams.errors import ConfigError
 
 
 class Run(msgspec.Struct, frozen=True):
     """One running `up`. Addresses have no slash at the end, paths are absolute, `started_at` is seconds since 1970.
 
+    Objects are at `s3` where it is given, else in `objects_dir`.
     `process` tells it from every other process, also from a later one with its `pid`.
     """
 
@@ -28,6 +30,7 @@ class Run(msgspec.Struct, frozen=True):
     pid: int
     process: str
     started_at: float
+    s3: S3Address | None = None
 
 
 class RunFile:
@@ -54,7 +57,9 @@ class RunFile:
             raise ConfigError(f"{self._path} is no run file ({exc}): remove it") from exc
         return run if run.process == _identity(run.pid) else None
 
-    def write(self, *, bootstrap: str, index_socket: Path, objects_dir: Path, api_url: str) -> None:
+    def write(
+        self, *, bootstrap: str, index_socket: Path, objects_dir: Path, api_url: str, s3: S3Address | None = None
+    ) -> None:
         """Say where this process's services answer; under :meth:`lock`. Readable by this user only.
 
         Raises:
@@ -69,6 +74,7 @@ class RunFile:
             pid=pid,
             process=_identity(pid) or "",
             started_at=time.time(),
+            s3=s3,
         )
         try:
             with tempfile.NamedTemporaryFile(dir=self._dir, prefix="run.", delete=False) as part:  # mode 600

@@ -22,6 +22,7 @@ from lookalike.local.children import Parts, children_of
 from lookalike.local.kafka import LocalKafka
 from lookalike.local.processes import free_ports, port_is_free
 from lookalike.local.runfile import RunFile
+from lookalike.local.s3 import LocalS3
 from lookalike.local.supervisor import Child, ChildEvent, ChildStatus, Happening, Supervisor
 from lookalike.settings import Settings
 from streams.errors import ConfigError
@@ -35,13 +36,17 @@ OnEvent = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What to start. `port` 0 takes a free one; `engine` is the index's, edge or exact."""
+    """What to start. `port` 0 takes a free one; `engine` is the index's, edge or exact.
+
+    `objects` is where pictures lie on this machine, "folder" or "s3" (a server of our own).
+    """
 
     settings: Settings
     data: Path
     port: int = 8080
     workers: int = 1
     engine: str = "edge"
+    objects: str = "folder"
 
 
 class Running:
@@ -150,6 +155,7 @@ def start(options: UpOptions, on_event: OnEvent = lambda _line: None) -> Running
             index_socket=parts.index_socket,
             objects_dir=parts.objects_dir,
             api_url=parts.api_url,
+            s3=None if parts.s3 is None else parts.s3.address,
         )
     except BaseException:
         running.stop()
@@ -182,8 +188,7 @@ def _parts(options: UpOptions, data: Path, on_event: OnEvent, stack: ExitStack) 
     if not port_is_free(port):
         raise ConfigError(f"port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port")
     objects_dir = settings.objects.objects_dir or data / "objects"
-    for bucket in settings.objects.buckets:
-        _make(objects_dir / bucket)
+    s3 = _objects(options, data, objects_dir, on_event)
     kafka = None if settings.kafka.bootstrap is not None else LocalKafka(data / "kafka")
     if kafka is not None:
         kafka.prepare(on_event)
@@ -198,7 +203,24 @@ def _parts(options: UpOptions, data: Path, on_event: OnEvent, stack: ExitStack) 
         objects_dir=objects_dir,
         workers=options.workers,
         port=port,
+        s3=s3,
     )
+
+
+def _objects(options: UpOptions, data: Path, objects_dir: Path, on_event: OnEvent) -> LocalS3 | None:
+    """The buckets, wherever they are to be; of an S3 store in the settings they are its owner's to make."""
+    given = options.settings.objects
+    if options.objects == "s3":
+        if given.s3_endpoint is not None or given.objects_dir is not None:
+            variable = "LOOKALIKE_S3_ENDPOINT" if given.s3_endpoint is not None else "LOOKALIKE_OBJECTS_DIR"
+            raise ConfigError(f"{variable} says where objects lie: unset it, or leave out --objects s3")
+        s3 = LocalS3(data / "s3")
+        s3.prepare(given.buckets, on_event)
+        return s3
+    if given.s3_endpoint is None:
+        for bucket in given.buckets:
+            _make(objects_dir / bucket)
+    return None
 
 
 def _make(folder: Path) -> None:

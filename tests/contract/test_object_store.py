@@ -1,9 +1,10 @@
-"""What every object store promises, on a folder and in memory; then what only a folder can be asked."""
+"""What every object store promises: a folder, memory and a real S3; then what only a folder can be asked."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ import pytest
 from embedder.objects.folder import FolderStore, _translated
 from embedder.objects.memory import MemoryObjects
 from embedder.objects.protocol import ObjectMissingError, ObjectStore
+from embedder.objects.s3 import S3Store
+from lookalike.local.s3 import LocalS3
 from streams.errors import ConfigError, DependencyError, EventError, Reason, RetryableError
 from streams.event import Location, now_us
 
@@ -21,10 +24,19 @@ CAT = Location("images", "acme/2026/cat.jpg")
 PLENTY = 1 << 30
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Each implementation in turn, empty."""
-    return FolderStore(tmp_path) if request.param == "folder" else MemoryObjects()
+    if request.param == "folder":
+        return FolderStore(tmp_path)
+    if request.param == "memory":
+        return MemoryObjects()
+    server: LocalS3 = request.getfixturevalue("s3")
+    for bucket in ("images", "thumbs"):
+        shutil.rmtree(server.objects_dir / bucket, ignore_errors=True)
+    server.make_buckets(("images", "thumbs"))
+    address = server.address
+    return S3Store(address.endpoint, access_key=address.access_key, secret_key=address.secret_key)
 
 
 def _put(store: ObjectStore, data: bytes, *, at: Location = CAT) -> str:
@@ -124,6 +136,33 @@ class TestObjectStore:
         _put(store, b"two", at=other)
         store.delete(other.bucket, other.key)
         assert store.get(CAT, max_bytes=PLENTY).data == b"one"
+
+    @pytest.mark.parametrize(
+        "key", ["a b.jpg", "a+b.jpg", "100%.jpg", "%2F%20x.jpg", "éà日本🐱.jpg", "a&b=c?d#e.jpg", "'~*().jpg", "..x"]
+    )
+    def test_a_key_is_taken_letter_by_letter(self, store: ObjectStore, key: str) -> None:
+        """Whatever URLs, headers or file systems make of its letters."""
+        place = Location("images", f"acme/{key}")
+        etag = _put(store, key.encode(), at=place)
+        assert store.get(place, max_bytes=PLENTY).data == key.encode()
+        assert store.head(place).etag == etag
+        store.delete(place.bucket, place.key)
+        with pytest.raises(ObjectMissingError):
+            store.head(place)
+
+    def test_a_large_object_is_stored_whole(self, store: ObjectStore) -> None:
+        """Twelve megabytes and one byte: more than a store takes in one part unless it is told to."""
+        data = os.urandom(1 << 20) * 12 + b"!"
+        etag = _put(store, data)
+        found = store.get(CAT, max_bytes=len(data))
+        assert found.data == data
+        assert found.info.etag == etag
+
+    def test_a_key_that_leaves_the_bucket_is_refused(self, store: ObjectStore) -> None:
+        """Whatever a server or proxy on the way would make of it; memory holds no paths, and nothing is there."""
+        for key in ("../secret", "a/../../secret", "a//b", "/etc/passwd", "a\0b"):
+            with pytest.raises((EventError, ObjectMissingError)):
+                store.head(Location("images", key))
 
     def test_a_reader_never_sees_a_mixture(self, store: ObjectStore) -> None:
         """While one thread puts, others get: always one of the whole objects, with its own etag."""

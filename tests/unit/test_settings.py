@@ -150,17 +150,65 @@ def test_a_login_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (IndexSettings, "LOOKALIKE_QDRANT_URL"),
         (IndexSettings, "LOOKALIKE_QDRANT_API_KEY"),
-        (ObjectSettings, "LOOKALIKE_S3_ENDPOINT"),
-        (ObjectSettings, "LOOKALIKE_S3_SECRET_KEY"),
     ],
 )
 def test_settings_of_adapters_that_do_not_exist_yet_are_refused(
-    monkeypatch: pytest.MonkeyPatch, section: type[IndexSettings | ObjectSettings], variable: str
+    monkeypatch: pytest.MonkeyPatch, section: type[IndexSettings], variable: str
 ) -> None:
     """Ignoring them would keep the data somewhere its owner does not expect."""
     monkeypatch.setenv(variable, "somewhere")
     with pytest.raises(ConfigError, match=f"{variable} is set, but this version"):
         load(section)
+
+
+def _s3(monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
+    given = {"ENDPOINT": "https://s3.example.com:9000", "ACCESS_KEY": "key", "SECRET_KEY": "s3cret", **more}
+    for name, value in given.items():
+        monkeypatch.setenv(f"LOOKALIKE_S3_{name}", value)
+
+
+def test_an_s3_store_is_reached_with_its_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each of the three secrets also from a file; none of them shows."""
+    _s3(monkeypatch, SECRET_KEY="", REGION="eu-central-1", PATH_STYLE="false")
+    for name, value in (("SECRET_KEY", "s3cret"), ("SESSION_TOKEN", "t0ken")):
+        (tmp_path / name).write_text(f"{value}\n")
+        monkeypatch.setenv(f"LOOKALIKE_S3_{name}_FILE", str(tmp_path / name))
+    objects = load(ObjectSettings)
+    assert objects.s3_secret_key is not None
+    assert objects.s3_session_token is not None
+    assert objects.s3_secret_key.get_secret_value() == "s3cret"
+    assert objects.s3_session_token.get_secret_value() == "t0ken"
+    assert (objects.s3_region, objects.s3_path_style) == ("eu-central-1", False)
+    assert "s3cret" not in repr(objects)
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ({"ENDPOINT": ""}, "LOOKALIKE_S3_ACCESS_KEY has no effect: set LOOKALIKE_S3_ENDPOINT"),
+        ({"ENDPOINT": "", "ACCESS_KEY": "", "SECRET_KEY": "", "REGION": "x"}, "LOOKALIKE_S3_REGION has no effect"),
+        ({"ENDPOINT": "s3.example.com"}, "LOOKALIKE_S3_ENDPOINT=s3.example.com"),
+        ({"ENDPOINT": "https://key:secret@host"}, "LOOKALIKE_S3_ENDPOINT="),
+        ({"ENDPOINT": "https://host/bucket"}, "LOOKALIKE_S3_ENDPOINT="),
+        ({"SECRET_KEY": ""}, "ACCESS_KEY and LOOKALIKE_S3_SECRET_KEY need each other"),
+        ({"ACCESS_KEY": "", "SECRET_KEY": "", "SESSION_TOKEN": "t"}, "LOOKALIKE_S3_SESSION_TOKEN needs"),
+        ({"ENDPOINT": "http://host:9000", "CA_FILE": __file__}, "LOOKALIKE_S3_CA_FILE has no effect"),
+    ],
+)
+def test_half_an_s3_store_is_an_error(monkeypatch: pytest.MonkeyPatch, more: dict[str, str], complaint: str) -> None:
+    """Found at the start, and the line names the variable."""
+    _s3(monkeypatch, **more)
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        load(ObjectSettings)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_two_stores_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Which of them would win is nothing to guess."""
+    _s3(monkeypatch, ENDPOINT="http://host:9000")
+    monkeypatch.setenv("LOOKALIKE_OBJECTS_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match="LOOKALIKE_OBJECTS_DIR and LOOKALIKE_S3_ENDPOINT are both set"):
+        load(ObjectSettings)
 
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:

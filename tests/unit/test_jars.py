@@ -1,4 +1,4 @@
-"""Kafka's jars are downloaded once, whole, and what stops that is one line."""
+"""A Java program's jars are downloaded once, whole, and what stops that is one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.local import kafka_jars
+from lookalike.local.jars import JavaProgram, check_jar
+from lookalike.local.kafka_jars import KAFKA
+from lookalike.local.s3 import S3PROXY
 from streams.errors import ConfigError
 
 
@@ -39,20 +41,25 @@ class MavenFolder:
         assert self.may_go_on.wait(30)
         return jars
 
+    @property
+    def program(self) -> JavaProgram:
+        return JavaProgram("kafka", "Kafka", "1", 45, self.resolve, "set SOMETHING")
+
 
 @pytest.fixture
-def maven(monkeypatch: pytest.MonkeyPatch) -> MavenFolder:
-    folder = MavenFolder()
-    monkeypatch.setattr(kafka_jars, "_resolve", folder.resolve)
-    return folder
+def maven() -> MavenFolder:
+    return MavenFolder()
 
 
-def test_without_network_one_line_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "variable"), [(KAFKA, "LOOKALIKE_KAFKA_BOOTSTRAP"), (S3PROXY, "LOOKALIKE_S3_ENDPOINT")]
+)
+def test_without_network_one_line_says_what_to_do(tmp_path: Path, program: JavaProgram, variable: str) -> None:
     """Nothing can be downloaded: the error names the cause and both ways out, and nothing half is left."""
     with pytest.raises(ConfigError) as caught:
-        kafka_jars.fetch(tmp_path / "kafka")
+        program.fetch(tmp_path / "kafka")
     assert "Connection refused" in str(caught.value)
-    assert "connect this machine to the network once, or set LOOKALIKE_KAFKA_BOOTSTRAP" in str(caught.value)
+    assert f"connect this machine to the network once, or set {variable}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["kafka.lock"]
 
@@ -61,7 +68,7 @@ def test_a_second_time_nothing_is_downloaded(tmp_path: Path, maven: MavenFolder)
     """What is complete is used as it is; only the first time something is said."""
     said: list[str] = []
     for _ in range(2):
-        kafka_jars.fetch(tmp_path / "kafka", said.append)
+        maven.program.fetch(tmp_path / "kafka", said.append)
     assert maven.n_asked == 1
     assert len(said) == 1
     assert sorted(path.name for path in (tmp_path / "kafka").glob("*.jar")) == ["a.jar", "b.jar"]
@@ -69,11 +76,11 @@ def test_a_second_time_nothing_is_downloaded(tmp_path: Path, maven: MavenFolder)
 
 def test_a_cache_that_lost_a_jar_is_filled_again(tmp_path: Path, maven: MavenFolder) -> None:
     """A jar that is missing or cut short is noticed before the broker is."""
-    kafka_jars.fetch(tmp_path / "kafka")
+    maven.program.fetch(tmp_path / "kafka")
     (tmp_path / "kafka" / "a.jar").unlink()
-    kafka_jars.fetch(tmp_path / "kafka")
+    maven.program.fetch(tmp_path / "kafka")
     (tmp_path / "kafka" / "b.jar").write_bytes(b"PK")
-    kafka_jars.fetch(tmp_path / "kafka")
+    maven.program.fetch(tmp_path / "kafka")
     assert maven.n_asked == 3
     assert all(zipfile.is_zipfile(jar) for jar in (tmp_path / "kafka").glob("*.jar"))
 
@@ -81,7 +88,7 @@ def test_a_cache_that_lost_a_jar_is_filled_again(tmp_path: Path, maven: MavenFol
 def test_two_at_once_download_once(tmp_path: Path, maven: MavenFolder) -> None:
     """The second waits for the first and takes what that one has brought."""
     maven.may_go_on.clear()
-    threads = [threading.Thread(target=kafka_jars.fetch, args=(tmp_path / "kafka",)) for _ in range(2)]
+    threads = [threading.Thread(target=maven.program.fetch, args=(tmp_path / "kafka",)) for _ in range(2)]
     for thread in threads:
         thread.start()
     assert not (tmp_path / "kafka").exists(), "it appears only when it is complete"
@@ -96,23 +103,23 @@ def test_a_killed_download_does_not_disturb_the_next(tmp_path: Path, maven: Mave
     """What somebody left half done is thrown away."""
     (tmp_path / "kafka.part" / "maven").mkdir(parents=True)
     (tmp_path / "kafka.part" / "maven" / "half.jar").touch()
-    kafka_jars.fetch(tmp_path / "kafka")
+    maven.program.fetch(tmp_path / "kafka")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kafka", "kafka.lock"]
 
 
 def test_the_cache_follows_the_users_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """XDG_CACHE_HOME is where it says, else the home folder's .cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kafka_jars.default_folder() == tmp_path / "lookalike" / f"kafka-{kafka_jars.VERSION}"
+    assert KAFKA.default_folder() == tmp_path / "lookalike" / f"kafka-{KAFKA.version}"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert kafka_jars.default_folder().parent == tmp_path / "home" / ".cache" / "lookalike"
+    assert KAFKA.default_folder().parent == tmp_path / "home" / ".cache" / "lookalike"
 
 
 def test_a_folder_java_cannot_read_from_is_refused(tmp_path: Path) -> None:
     """A colon would end the folder's name in Java's class path."""
     with pytest.raises(ConfigError, match="without ':'"):
-        kafka_jars.fetch(tmp_path / "a:b")
+        KAFKA.fetch(tmp_path / "a:b")
 
 
 def test_what_is_no_jar_is_refused(tmp_path: Path) -> None:
@@ -120,4 +127,4 @@ def test_what_is_no_jar_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.jar"
     page.write_text("<html>please log in</html>")
     with pytest.raises(zipfile.BadZipFile):
-        kafka_jars._check(page)
+        check_jar(page)
