@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Check settings, services, versions, weights, disk.",
     "worker": "Turn events into points of the index.",
     "api": "Answer queries over HTTP, and serve the page.",
+    "pulse": "Tell lag, recall, and what each tenant gets.",
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",
     "keys": "Make, list and revoke access keys of the API.",

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
 
 from embedder.settings import DecodeSettings, IndexSettings, ModelSettings, ObjectSettings, WorkerSettings
 from query_api.settings import ApiSettings
@@ -29,6 +30,28 @@ class ProcessSettings(Section):
     ] = "info"
 
 
+class MetricsSettings(Section):
+    """Where worker, index and pulse tell about themselves: `/metrics`, `/healthz`, `/readyz`. The API tells its own."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX + "METRICS_")
+
+    host: Annotated[str, Field(description="address to listen on; whoever reaches it may read")] = "127.0.0.1"
+    port: Annotated[
+        int | None,
+        Field(ge=0, le=65_535, description="0 for a free one; without it there is none (`up` gives each process one)"),
+    ] = None
+
+
+class PulseSettings(Section):
+    """How often `lookalike pulse` looks, and how many tenants it tells apart."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX + "PULSE_")
+
+    every_s: Annotated[float, Field(gt=0, le=300, description="seconds between two looks at lag and index")] = 15.0
+    recall_every_s: Annotated[float, Field(gt=0, le=86_400, description="seconds between two samples of recall")] = 60.0
+    top_tenants: Annotated[int, Field(ge=1, le=100, description="that have rows of their own; all others are one")] = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every section, read once by a composition root."""
@@ -41,6 +64,8 @@ class Settings:
     decode: DecodeSettings
     worker: WorkerSettings
     api: ApiSettings
+    metrics: MetricsSettings
+    pulse: PulseSettings
 
 
 CATALOGUE: tuple[type[Section], ...] = (
@@ -52,6 +77,8 @@ CATALOGUE: tuple[type[Section], ...] = (
     DecodeSettings,
     WorkerSettings,
     ApiSettings,
+    MetricsSettings,
+    PulseSettings,
 )
 
 
@@ -71,6 +98,8 @@ def read_settings() -> Settings:
         decode=load(DecodeSettings),
         worker=load(WorkerSettings),
         api=load(ApiSettings),
+        metrics=load(MetricsSettings),
+        pulse=load(PulseSettings),
     )
 
 

@@ -43,7 +43,7 @@ from qdrant_edge import Filter as EdgeFilter
 from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 
-from embedder.index.edge.conditions import conditions
+from embedder.index.edge.conditions import any_tenant, conditions
 from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
 from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, is_whole, key_of, to_payload
@@ -190,7 +190,7 @@ class EdgeIndex:
         allowed = conditions(tenant_id, self._spec.fields, query.filter)
         asked: Any = vector
         estimated = _asked(self._shard.count, CountRequest(filter=allowed, exact=False))
-        policy = choose(estimated, filtered=query.filter is not None)
+        policy = Policy(exact=True) if query.exact else choose(estimated, filtered=query.filter is not None)
         request = QueryRequest(
             limit=query.reach + len(query.named),  # those fall out below
             query=EdgeQuery.Nearest(asked, using=VECTOR),
@@ -255,6 +255,15 @@ class EdgeIndex:
         n = _asked(self._shard.count, CountRequest(filter=own, exact=True))
         _asked(self._shard.update, UpdateOperation.delete_points_by_filter(own))
         return n
+
+    def sample(self) -> tuple[str, str] | None:
+        for start in (uuid.uuid4(), None):  # ids are spread evenly; behind the last one begins the first
+            request = ScrollRequest(limit=1, offset=start, filter=any_tenant(State.INDEXED), with_payload=True)
+            records, _ = _asked(self._shard.scroll, request)
+            if records:
+                point = from_payload(records[0].payload or {})
+                return point.tenant_id, point.image_id
+        return None
 
     def flush(self) -> None:
         _asked(self._shard.flush)

@@ -89,6 +89,10 @@ def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.stats())
 
 
+def _do_sample(engine: Engine, _arguments: msgspec.Raw) -> bytes:
+    return encode(engine.sample())
+
+
 READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
@@ -100,6 +104,7 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "spec": _do_spec,
     "stats": _do_stats,
     "tenant_stats": _do_tenant_stats,
+    "sample": _do_sample,
 }
 """Operations that are answered at once; `ensure` and `ping` are answered apart."""
 
