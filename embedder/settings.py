@@ -9,7 +9,9 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from embedder.objects.grants import Grants
+from embedder.objects.places import Places
 from streams.errors import ConfigError
+from streams.notifications.keys import DEFAULT_TEMPLATE, KeyTemplate
 from streams.settings import PREFIX, Section, variable_of
 
 
@@ -43,6 +45,9 @@ class ObjectSettings(Section):
         NoDecode,
         Field(min_length=1, description="comma-separated; `publish` stores in the first"),
     ] = ("pictures",)
+    thumbnail_bucket: Annotated[
+        str, Field(min_length=1, description="where the API keeps thumbnails; none of the buckets of pictures")
+    ] = "thumbnails"
     tenant_prefixes: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -73,9 +78,7 @@ class ObjectSettings(Section):
     @field_validator("buckets", "tenant_prefixes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return split(value)
 
     @model_validator(mode="after")
     def _tenants_apart(self) -> Self:
@@ -83,7 +86,18 @@ class ObjectSettings(Section):
             Grants(self.buckets, self.tenant_prefixes)
         except ConfigError as exc:
             raise ValueError(f"LOOKALIKE_TENANT_PREFIXES: {exc}") from exc
+        if self.thumbnail_bucket in self.buckets:
+            raise ValueError(f"LOOKALIKE_THUMBNAIL_BUCKET={self.thumbnail_bucket}: pictures lie there, choose another")
         return self
+
+    @property
+    def all_buckets(self) -> tuple[str, ...]:
+        """Every bucket that must be there: those of pictures, and the thumbnails'."""
+        return (*self.buckets, self.thumbnail_bucket)
+
+    def places(self) -> Places:
+        """Where uploads and thumbnails lie."""
+        return Places(self.buckets[0], self.thumbnail_bucket, self.tenant_prefixes[0])
 
     @model_validator(mode="after")
     def _one_store(self) -> Self:
@@ -152,6 +166,65 @@ class WorkerSettings(Section):
     metrics_port: Annotated[
         int | None, Field(ge=0, le=65_535, description="its port, 0 for a free one; without it there is none")
     ] = None
+
+
+class NormalizeSettings(Section):
+    """How bucket notifications become events."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX + "NORMALIZE_")
+
+    key_template: Annotated[
+        str,
+        Field(
+            description="where tenant and image stand in a key; keys of another form are not announced. Without "
+            "`.{ext}` the extension is part of the image's id"
+        ),
+    ] = DEFAULT_TEMPLATE
+    skip_prefixes: Annotated[
+        tuple[str, ...], NoDecode, Field(description="comma-separated prefixes of keys that are not announced")
+    ] = ()
+    group_id: Annotated[str, Field(min_length=1, description="consumer group of the normalizers")] = (
+        "lookalike-normalizer"
+    )
+    id: Annotated[str | None, Field(max_length=128, description="name in dead letters; default `host-pid`")] = None
+    head_threads: Annotated[int, Field(ge=1, le=256, description="HEAD requests at the same time")] = 8
+    max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="notifications in hand at most")] = 1024
+    look_again_s: Annotated[
+        float,
+        Field(
+            ge=0, le=60, description="how long an announced object that is not there is looked for, then it is deleted"
+        ),
+    ] = 1.0
+    retry_window_s: Annotated[
+        float,
+        Field(ge=0, le=60, description="how long an object that cannot be asked about is tried, then dead letter"),
+    ] = 5.0
+    drain_s: Annotated[float, Field(ge=0, le=300, description="how long a stop waits for what is in hand")] = 12.0
+    metrics_host: Annotated[str, Field(description="address of its own `/metrics`")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int | None, Field(ge=0, le=65_535, description="its port, 0 for a free one; without it there is none")
+    ] = None
+
+    @field_validator("skip_prefixes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return split(value)
+
+    @field_validator("key_template")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        try:
+            KeyTemplate(value)
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
+
+def split(value: object) -> object:
+    """A comma-separated list; spaces around the commas and empty parts do not count."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def _refuse(section: Section, start: str, why: str) -> None:

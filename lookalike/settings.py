@@ -13,7 +13,14 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
-from embedder.settings import DecodeSettings, IndexSettings, ModelSettings, ObjectSettings, WorkerSettings
+from embedder.settings import (
+    DecodeSettings,
+    IndexSettings,
+    ModelSettings,
+    NormalizeSettings,
+    ObjectSettings,
+    WorkerSettings,
+)
 from query_api.settings import ApiSettings
 from streams.errors import ConfigError
 from streams.settings import FILE_SUFFIX, PREFIX, KafkaSettings, Section, is_secret, load, variable_of
@@ -63,6 +70,7 @@ class Settings:
     model: ModelSettings
     decode: DecodeSettings
     worker: WorkerSettings
+    normalize: NormalizeSettings
     api: ApiSettings
     metrics: MetricsSettings
     pulse: PulseSettings
@@ -76,6 +84,7 @@ CATALOGUE: tuple[type[Section], ...] = (
     ModelSettings,
     DecodeSettings,
     WorkerSettings,
+    NormalizeSettings,
     ApiSettings,
     MetricsSettings,
     PulseSettings,
@@ -97,6 +106,7 @@ def read_settings() -> Settings:
         model=load(ModelSettings),
         decode=load(DecodeSettings),
         worker=load(WorkerSettings),
+        normalize=load(NormalizeSettings),
         api=load(ApiSettings),
         metrics=load(MetricsSettings),
         pulse=load(PulseSettings),

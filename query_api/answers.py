@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
-from embedder.index.points import Attempt, Point
-from embedder.index.protocol import CollectionSpec, Hits
+from embedder.index.points import Attempt, Point, State
+from embedder.index.protocol import CollectionSpec, Hit
 
 Json = dict[str, Any]
 
@@ -63,31 +65,47 @@ def row_of(point: Point) -> Json:
     }
 
 
-def status_of(point: Point, spec: CollectionSpec) -> Json:
-    """Where an image is, what failed, when, why, and with which model."""
-    location = None if point.location is None else msgspec.to_builtins(point.location)
+def status_of(point: Point) -> Json:
+    """Where an image is, what failed, when, and why."""
+    return {"tenant_id": point.tenant_id, **row_of(point), **fields_of(point)}
+
+
+def fields_of(point: Point) -> Json:
+    """What is known of an indexed picture, by the names that `fields` asks for."""
     return {
-        "tenant_id": point.tenant_id,
-        **row_of(point),
-        "model": spec.model_id,
-        "collection": spec.name,
-        "engine": point.engine,
-        "location": location,
-        "etag": point.etag,
-        "sha256": point.sha256,
+        "version": point.version,
         "tags": point.tags,
         "attributes": dict(point.attributes),
+        "width_px": point.width_px,
+        "height_px": point.height_px,
         "created_at": time_of(point.created_at_us),
+        "indexed_at": time_of(point.indexed_at_us),
+        "location": None if point.location is None else msgspec.to_builtins(point.location),
+        "etag": point.etag,
+        "sha256": point.sha256,
+        "engine": point.engine,
     }
 
 
-def hits_of(hits: Hits, spec: CollectionSpec, *, took_s: float, request_id: str) -> Json:
-    """The answer of a search."""
-    return {
-        "hits": [{"image_id": hit.image_id, "score": hit.score} for hit in hits.hits],
-        "exact": hits.exact,
-        "model": spec.model_id,
-        "collection": spec.name,
-        "took_ms": round(took_s * 1000, 3),
-        "request_id": request_id,
+FIELDS = tuple(fields_of(Point("", "", 0, State.EMPTY)))
+"""What a hit may bring along."""
+
+
+def hit_of(hit: Hit, fields: Sequence[str]) -> Json:
+    """One hit; it has its point where `fields` are asked for."""
+    row: Json = {"image_id": hit.image_id, "score": hit.score}
+    if fields and hit.point is not None:
+        known = fields_of(hit.point)
+        row["fields"] = {name: known[name] for name in fields}
+    return row
+
+
+def answer(request: Request, body: Json, spec: CollectionSpec | None, *, status: int = 200) -> JsonResponse:
+    """An answer about a tenant: its body, and what every such answer has. `spec` None: the index does not answer."""
+    about = {
+        "model": None if spec is None else spec.model_id,
+        "collection": None if spec is None else spec.name,
+        "took_ms": round(request.state.took_s() * 1000, 3),
+        "request_id": request.state.request_id,
     }
+    return JsonResponse({**body, **about}, status_code=status)

@@ -21,17 +21,15 @@ from query_api.openapi import document
 from query_api.operation import Operation
 from query_api.rate import RateLimit
 from query_api.ready import Readiness
+from query_api.routes.changes import Changes
+from query_api.routes.facets import Facets
 from query_api.routes.images import Images
 from query_api.routes.page import Page
 from query_api.routes.search import Search
 from query_api.routes.system import System
 from query_api.routes.thumbnails import Thumbnails
 from query_api.threads import Threads
-from streams.errors import Reason, RetryableError
-from streams.event import Location
-
-PROBE_KEY = ".lookalike-probe"
-"""Never there: a store that says so answers."""
+from query_api.thumbnail_store import ThumbnailStore
 
 
 def create_app(deps: Deps) -> Starlette:
@@ -41,21 +39,28 @@ def create_app(deps: Deps) -> Starlette:
     index = Threads(n_threads=limits.n_index_threads, max_waiting=limits.max_waiting, name="index")
     uploads = Threads(n_threads=limits.max_uploads, max_waiting=0, name="uploads")
     thumbnails = Threads(n_threads=limits.n_thumbnail_threads, max_waiting=limits.max_waiting, name="thumbnails")
+    changes = Threads(n_threads=limits.n_change_threads, max_waiting=limits.max_waiting, name="changes")
     checks = Threads(n_threads=4, max_waiting=16, name="checks")
+    kept = ThumbnailStore(deps.objects, deps.places)
     spec = CurrentSpec(deps.searcher, deps.clock)
     readiness = Readiness(_checks(deps), optional={"embedder", "keys"}, threads=checks, clock=deps.clock)
     rate = None if limits.rate_per_s is None else RateLimit(per_s=limits.rate_per_s, clock=deps.clock)
     gate = Gate(has_keys=deps.keys is not None, rate=rate)
     operations: list[Operation] = [
         *Images(deps, threads=index, spec=spec).operations(),
-        *Search(deps, index=index, uploads=uploads, spec=spec).operations(),
-        *Thumbnails(deps, index=index, pictures=thumbnails).operations(),
+        *Search(deps, index=index, uploads=uploads, spec=spec, gate=gate).operations(),
+        *Facets(deps, threads=index, spec=spec).operations(),
+        *Changes(deps, threads=changes, spec=spec, thumbnails=kept).operations(),
+        *Thumbnails(deps, index=index, pictures=thumbnails, kept=kept).operations(),
     ]
     page = Page(default_tenant=deps.default_tenant, max_body_bytes=limits.max_body_bytes)
     assets = page.assets() if deps.keys is None else []  # it sends no key: it is for this machine's own user
     operations += page.operations() if deps.keys is None else []
     operations += System(
-        readiness=readiness, registry=deps.registry, gate=gate, document=lambda: document(operations)
+        readiness=readiness,
+        registry=deps.registry,
+        gate=gate,
+        document=lambda: document(operations, has_keys=deps.keys is not None),
     ).operations()
     who = Middleware(LoopbackGuard)
     if deps.keys is not None:
@@ -69,7 +74,7 @@ def create_app(deps: Deps) -> Starlette:
             Middleware(BodyLimit, max_bytes=limits.max_body_bytes),
         ],
         exception_handlers=HANDLERS,
-        lifespan=_lifespan(deps, (index, uploads, thumbnails, checks)),
+        lifespan=_lifespan(deps, (index, uploads, thumbnails, changes, checks)),
     )
     app.router.redirect_slashes = False  # a redirect is an answer without the error body
     return app
@@ -95,11 +100,7 @@ def _lifespan(deps: Deps, threads: tuple[Threads, ...]) -> Callable[[Starlette],
 
 def _checks(deps: Deps) -> dict[str, Check]:
     def objects() -> None:
-        try:
-            deps.objects.head(Location(deps.bucket, PROBE_KEY))
-        except RetryableError as exc:
-            if exc.reason is not Reason.IMAGE_MISSING:
-                raise
+        deps.objects.check(deps.bucket)
 
     keys = {} if deps.keys is None else {"keys": deps.keys.check}
     return {"index": deps.searcher.spec, "objects": objects, "embedder": deps.embedder.check, **keys, **deps.checks}

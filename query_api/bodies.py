@@ -20,6 +20,7 @@ FORM = "multipart/form-data"
 BYTES = "application/octet-stream"
 
 _AT = re.compile(r" - at `\$\.?(.*)`\Z", re.DOTALL)
+_INDEX = re.compile(r"\[([0-9]+)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`\Z", re.DOTALL)
 
@@ -63,6 +64,7 @@ def _located(text: str) -> tuple[str, str]:
     """What msgspec says, and the path of the field it means."""
     at = _AT.search(text)
     message, path = (text[: at.start()], at[1]) if at else (text, "")
+    path = _INDEX.sub(r".\1", path).replace("[...]", "").lstrip(".")
     for named in (_UNKNOWN, _MISSING):
         if found := named.match(message):
             path = f"{path}.{found[1]}" if path else found[1]

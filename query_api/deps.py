@@ -10,10 +10,12 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from embedder.index.points import Vector
-from embedder.index.protocol import CollectionSpec, Searcher
+from embedder.index.protocol import CollectionSpec, Searcher, Writer
+from embedder.objects.places import Places
 from embedder.objects.protocol import ObjectStore
 from query_api.keys import Key
-from streams.event import Location
+from streams.event import Location, now_us
+from streams.producer import Producer
 
 Check = Callable[[], object]
 """Asks one dependency; blocks; raises DependencyError where it is unwell, returns whatever otherwise."""
@@ -92,7 +94,7 @@ class Limits:
     """
 
     max_body_bytes: int = 64 * 1024 * 1024
-    max_json_bytes: int = 1024 * 1024
+    max_json_bytes: int = 8 * 1024 * 1024
     max_uploads: int = 8
     max_image_bytes: int = 64 * 1024 * 1024
     deadline_s: float = 10.0
@@ -102,6 +104,7 @@ class Limits:
     max_page: int = 100
     n_index_threads: int = 8
     n_thumbnail_threads: int = 8
+    n_change_threads: int = 16
     max_waiting: int = 256
 
 
@@ -111,13 +114,18 @@ class Deps:
 
     `checks` are dependencies beyond index and objects that `/readyz` asks (the broker); `bucket` is
     where it looks to see whether the object store answers; `clock` gives seconds and never goes back.
+    Events go to `topic`; `writer` writes notes and tombstones only, into what the alias means.
     Without `keys` only this machine may ask.
     """
 
     searcher: Searcher
+    writer: Writer
+    producer: Producer
+    topic: str
     objects: ObjectStore
     grants: Grants
     embedder: QueryEmbedder
+    places: Places
     bucket: str = "pictures"
     default_tenant: str = "demo"
     keys: Keys | None = None
@@ -125,3 +133,4 @@ class Deps:
     checks: Mapping[str, Check] = field(default_factory=dict)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     clock: Callable[[], float] = time.monotonic
+    now_us: Callable[[], int] = now_us

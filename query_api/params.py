@@ -17,6 +17,10 @@ DEFAULT_PAGE = 50
 _tenant_id = re.compile(TENANT_ID_PATTERN)
 _image_id = re.compile(IMAGE_ID_PATTERN)
 _number = re.compile(r"[0-9]{1,6}\Z", re.ASCII)
+_version = re.compile(r"[0-9]{1,18}\Z", re.ASCII)
+_decimal = re.compile(r"-?[0-9](?:\.[0-9]{1,12})?\Z", re.ASCII)
+MANY = frozenset({"state", "fields"})
+"""Parameters that may be repeated."""
 
 
 def tenant_of(request: Request) -> str:
@@ -40,9 +44,9 @@ def tenant_not_found(tenant_id: str) -> QueryError:
     return QueryError(404, "tenant_not_found", f"no images of tenant {tenant_id[:80]!r}", field="tenant")
 
 
-def image_not_found(image_id: str) -> QueryError:
+def image_not_found(image_id: str, *, field: str = "id") -> QueryError:
     """The tenant has no such image; another tenant's is not told apart."""
-    return QueryError(404, "image_not_found", f"the tenant has no image {image_id[:160]!r}", field="id")
+    return QueryError(404, "image_not_found", f"the tenant has no image {image_id[:160]!r}", field=field)
 
 
 def only(request: Request, allowed: Collection[str]) -> None:
@@ -51,7 +55,7 @@ def only(request: Request, allowed: Collection[str]) -> None:
         if name not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
             raise invalid(name[:80], f"unknown parameter {name[:80]!r} (known: {known})")
-        if name != "state" and len(request.query_params.getlist(name)) > 1:
+        if name not in MANY and len(request.query_params.getlist(name)) > 1:
             raise invalid(name, f"{name} is given twice")
 
 
@@ -63,6 +67,34 @@ def limit_of(request: Request, *, default: int, maximum: int) -> int:
     if _number.match(text) is None or not 1 <= int(text) <= maximum:
         raise invalid("limit", f"limit must be a number from 1 to {maximum}")
     return int(text)
+
+
+def image_id_of(request: Request) -> str | None:
+    """The id that the caller gives to what it sends, if any."""
+    image_id = request.query_params.get("image_id")
+    if image_id is not None and _image_id.match(image_id) is None:
+        raise invalid("image_id", f"image_id must match {IMAGE_ID_PATTERN[:-2]}$")
+    return image_id
+
+
+def version_of(request: Request) -> int | None:
+    """The version that the caller gives, if any; whether it can be one is said by `versions`."""
+    text = request.query_params.get("version")
+    if text is None:
+        return None
+    if _version.match(text) is None:
+        raise invalid("version", "version must be a number: microseconds since 1970")
+    return int(text)
+
+
+def threshold_of(request: Request) -> float | None:
+    """The least score of a hit, if the caller gives one."""
+    text = request.query_params.get("score_threshold")
+    if text is None:
+        return None
+    if _decimal.match(text) is None or not -1.0 <= float(text) <= 1.0:
+        raise invalid("score_threshold", "score_threshold must be a cosine: -1 to 1")
+    return float(text)
 
 
 def states_of(request: Request) -> tuple[State, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from embedder.query_embedder import QueueFullError
 from streams.errors import QueryError
 
 T = TypeVar("T")
@@ -20,6 +21,26 @@ class _Call:
     function: Callable[[], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+
+
+class Slots:
+    """So many of something may be in hand; who comes when all are taken is told so at once. One event loop uses it."""
+
+    def __init__(self, n: int, what: str) -> None:
+        self._n = n
+        self._what = what
+        self._taken = 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """One of them, for as long as the context lasts. QueueFullError where there is none."""
+        if self._taken >= self._n:
+            raise QueueFullError(f"{self._taken} {self._what} are in hand: ask again in a moment")
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
 
 class Threads:

@@ -33,12 +33,13 @@ class ThumbnailStore:
             _log.warning("thumbnail cannot be read", bucket=place.bucket, error=str(exc))
             return None
 
-    def put(self, tenant_id: str, image_id: str, etag: str, jpeg: bytes) -> None:
-        """Keep it; those of the image's older pictures go."""
+    def put(self, tenant_id: str, image_id: str, etag: str, jpeg: bytes, *, alone: bool = True) -> None:
+        """Keep it; those of the image's other pictures go, unless one of them is still searchable (not `alone`)."""
         key = self._places.thumbnail(tenant_id, image_id, etag)
         try:
             self._objects.put(self._places.thumbnail_bucket, key, jpeg, content_type="image/jpeg")
-            self._places.remove_thumbnails(self._objects, tenant_id, image_id, but=key)
+            if alone:
+                self._places.remove_thumbnails(self._objects, tenant_id, image_id, but=key)
         except LookalikeError as exc:
             _log.warning("thumbnail cannot be kept", bucket=self._places.thumbnail_bucket, error=str(exc))
 

@@ -48,6 +48,10 @@ class TopicNames:
     def outcomes(self) -> str:
         return f"{self.prefix}images.outcomes"
 
+    @property
+    def notifications(self) -> str:
+        return f"{self.prefix}bucket.notifications"
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -73,6 +77,7 @@ def specs(names: TopicNames, *, partitions: int, replication: int = 1) -> list[T
         TopicSpec(names.lane(Lane.BULK), partitions, lane),
         TopicSpec(names.dead, max(1, partitions // 8), dead),
         TopicSpec(names.outcomes, max(1, partitions // 8), {**durable, "retention.ms": str(7 * DAY_MS)}),
+        TopicSpec(names.notifications, max(1, partitions // 4), lane),  # a HEAD each: quicker than an embedding
     ]
 
 

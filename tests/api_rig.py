@@ -7,9 +7,9 @@ import hashlib
 import io
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -18,23 +18,30 @@ from PIL import Image, UnidentifiedImageError
 from starlette.applications import Starlette
 
 from embedder.index.exact import ExactIndex
+from embedder.index.fields import parse_fields
 from embedder.index.points import PutVector, Vector
 from embedder.index.protocol import CollectionSpec
 from embedder.models.hash_engine import HashEngine
 from embedder.objects.grants import Grants
 from embedder.objects.memory import MemoryObjects
+from embedder.objects.places import Places
 from query_api.app import create_app
 from query_api.deps import Deps, Limits
 from query_api.protocol import PatientProtocol
 from query_api.server import address_of, bind, server_of
-from streams.errors import EventError, Reason
-from streams.event import Location
+from streams.errors import DependencyError, EventError, Reason
+from streams.event import Attribute, Headers, Location
+from streams.memory import MemoryLog
+from streams.producer import OnAck
 from tests.waiting import wait_until
 
 BUCKET = "pictures"
 TENANT = "acme"
 SPEC = CollectionSpec("hash", "test", 64)
+FIELDS = parse_fields(["shelf:number", "taken_at:time"])
 VERSION = 1_700_000_000_000_000
+TOPIC = "images.live"
+PLACES = Places(BUCKET, "thumbnails")
 BASE_URL = "http://127.0.0.1:8080"
 
 
@@ -106,17 +113,57 @@ def picture(family: int, member: int, *, size: tuple[int, int] = (320, 240)) -> 
     return jpeg(Image.fromarray(cells.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
 
+class PromptProducer:
+    """The log in memory, which confirms at once; `faults` are what the next records are answered with."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.faults: deque[DependencyError] = deque()
+
+    def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, on_ack: OnAck) -> None:
+        if self.faults:
+            on_ack(self.faults.popleft())
+            return
+        self._log.append(topic, key=key, value=value, headers=headers)
+        on_ack(None)
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+
+class RecordingIndex:
+    """An index that notes what it is asked by the names of its calls, and then answers as the one below it."""
+
+    def __init__(self, index: ExactIndex) -> None:
+        self._index = index
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._index, name)
+
+        def noted(*args: Any, **options: Any) -> Any:
+            self.calls.append(name)
+            return call(*args, **options)
+
+        return noted
+
+
 @dataclass
 class Rig:
     """Everything below the API, where tests can reach it."""
 
-    index: ExactIndex = field(default_factory=lambda: ExactIndex(SPEC))
+    index: ExactIndex = field(default_factory=lambda: ExactIndex(replace(SPEC, fields=FIELDS)))
     objects: MemoryObjects = field(default_factory=MemoryObjects)
     embedder: HashQueryEmbedder = field(default_factory=HashQueryEmbedder)
+    log: MemoryLog = field(default_factory=MemoryLog)
 
     def deps(self, *, limits: Limits | None = None) -> Deps:
         return Deps(
             searcher=self.index,
+            writer=self.index,
+            producer=PromptProducer(self.log),
+            topic=TOPIC,
+            places=PLACES,
             objects=self.objects,
             grants=Grants([BUCKET]),
             embedder=self.embedder,
@@ -127,21 +174,32 @@ class Rig:
     def app(self, *, limits: Limits | None = None) -> Starlette:
         return create_app(self.deps(limits=limits))
 
-    def add(self, image_id: str, data: bytes, *, tenant_id: str = TENANT, key: str | None = None) -> None:
-        """A picture that was published and indexed."""
+    def add(
+        self,
+        image_id: str,
+        data: bytes,
+        *,
+        tenant_id: str = TENANT,
+        key: str | None = None,
+        tags: tuple[str, ...] = ("red",),
+        attributes: Mapping[str, Attribute] | None = None,
+        version: int = VERSION,
+        put: bool = True,
+    ) -> None:
+        """A picture that was published and indexed; without `put` its object is there already."""
         location = Location(BUCKET, key or f"{tenant_id}/{image_id}.jpg")
-        info = self.objects.put(location.bucket, location.key, data)
+        info = self.objects.put(location.bucket, location.key, data) if put else self.objects.head(location)
         write = PutVector(
             image_id=image_id,
-            version=VERSION,
+            version=version,
             vector=self.embedder.embed(data),
             location=location,
             etag=info.etag,
             sha256=hashlib.sha256(data).hexdigest(),
             indexed_at_us=VERSION,
             engine="hash",
-            tags=("red",),
-            attributes={"shelf": 3},
+            tags=tags,
+            attributes={"shelf": 3} if attributes is None else attributes,
             width_px=320,
             height_px=240,
         )

@@ -153,6 +153,12 @@ class S3Store:
         with contextlib.suppress(ObjectMissingError), self._translated(bucket, key):
             self._client.remove_object(bucket, key)
 
+    def keys(self, bucket: str, folder: str) -> Iterator[str]:
+        with contextlib.suppress(ObjectMissingError), self._translated(bucket, folder + "x"):
+            for found in self._client.list_objects(bucket, prefix=folder, recursive=True):
+                if found.object_name is not None and not found.is_dir:
+                    yield found.object_name
+
     def check(self, bucket: str) -> None:
         if self._ask(bucket) == "NoSuchBucket":
             raise self._no_bucket(bucket)

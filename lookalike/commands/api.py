@@ -16,6 +16,7 @@ from lookalike.stores import open_store
 
 if TYPE_CHECKING:
     from query_api.deps import Deps
+    from streams.producer import Producer
 
 
 EMBEDDER_SHARE = 0.9
@@ -38,21 +39,25 @@ def command(host: str | None, port: int | None, data: Path | None) -> None:
     """
     settings = read_settings()
     configure_logging(settings.process.log_level)
+    from query_api.announce import ACK_S
     from query_api.app import create_app
     from query_api.server import serve
+    from streams.producer import KafkaProducer
 
-    deps = compose(settings, find_addresses(settings, data))
-    serve(
-        create_app(deps),
-        host or settings.api.host,
-        settings.api.port if port is None else port,
-        has_keys=deps.keys is not None,
-        drain_s=settings.api.drain_s,
-        on_bound=say,
-    )
+    addresses = find_addresses(settings, data)
+    with KafkaProducer(addresses.kafka(settings), message_timeout_ms=int(ACK_S * 1000)) as producer:
+        deps = compose(settings, addresses, producer)
+        serve(
+            create_app(deps),
+            host or settings.api.host,
+            settings.api.port if port is None else port,
+            has_keys=deps.keys is not None,
+            drain_s=settings.api.drain_s,
+            on_bound=say,
+        )
 
 
-def compose(settings: Settings, addresses: Addresses) -> Deps:
+def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Deps:
     """The concrete classes behind the API. Connects nothing: what is down is told by `/readyz`."""
     from embedder.index.service.client import IndexClient
     from embedder.objects.grants import Grants
@@ -61,6 +66,7 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
     from query_api.deps import Deps, Limits
     from query_api.key_ring import KeyRing
     from streams.reach import Broker
+    from streams.topics import Lane
 
     options = QueryEmbedderOptions(
         model=settings.model.model,
@@ -78,8 +84,13 @@ def compose(settings: Settings, addresses: Addresses) -> Deps:
         rate_per_s=settings.api.rate_per_s,
     )
     keys_file = settings.api.keys_file
+    index = IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s)  # what the alias means
     return Deps(
-        searcher=IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s),
+        searcher=index,
+        writer=index,
+        producer=producer,
+        topic=settings.kafka.topic_names().lane(Lane.LIVE),
+        places=settings.objects.places(),
         objects=open_store(settings, addresses),
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),

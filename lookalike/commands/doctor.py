@@ -69,6 +69,8 @@ def examine(data: Path | None) -> Iterator[Finding]:
         return
     yield Finding("settings", ok=True, text="every LOOKALIKE_ variable is known and valid")
     yield _weights(settings)
+    if settings.api.keys_file is not None:
+        yield _keys(settings.api.keys_file)
     addresses = find_addresses(settings, data)
     yield _disk(addresses.data)
     yield from _services(settings, addresses)
@@ -91,6 +93,16 @@ def _weights(settings: Settings) -> Finding:
     except ConfigError as exc:
         return Finding("weights", ok=False, text=str(exc))
     return Finding("weights", ok=True, text=f"{settings.model.model}: {weights.path} ({weights.sha256[:12]})")
+
+
+def _keys(path: Path) -> Finding:
+    from query_api.keys import read_keys
+
+    try:
+        n_keys = len(read_keys(path))
+    except ConfigError as exc:
+        return Finding("keys", ok=False, text=str(exc))
+    return Finding("keys", ok=True, text=f"{n_keys} in {path}")
 
 
 def _disk(data: Path) -> Finding:
@@ -124,7 +136,7 @@ def _service(name: str, part: dict[str, object]) -> Finding:
 def _objects(settings: Settings, addresses: Addresses) -> Finding:
     try:
         store = open_store(settings, addresses)
-        for bucket in settings.objects.buckets:
+        for bucket in settings.objects.all_buckets:
             store.check(bucket)
     except (ConfigError, DependencyError) as exc:
         return Finding("objects", ok=False, text=str(exc))

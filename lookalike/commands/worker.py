@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
-import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from lookalike.addresses import Addresses, find_addresses
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
+from lookalike.signals import stop_on_signals
 from lookalike.stores import open_store
 from streams.errors import ConfigError, DependencyError
 
@@ -77,7 +76,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
     from streams.producer import KafkaProducer
     from streams.topics import check
 
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     network = model(settings.model.model)
     weights = network.find_weights(settings.model.model_weights)
     info = network.info
@@ -142,11 +141,3 @@ def make_collection(index: IndexClient) -> None:
         index.ping()
     except DependencyError as exc:
         structlog.get_logger(__name__).warning("index not there yet", error=exc.message)
-
-
-def _stop_on_signals() -> threading.Event:
-    """SIGTERM and Ctrl-C ask the worker to drain; a second one does not hurry it."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

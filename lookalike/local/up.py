@@ -215,10 +215,10 @@ def _objects(options: UpOptions, data: Path, objects_dir: Path, on_event: OnEven
             variable = "LOOKALIKE_S3_ENDPOINT" if given.s3_endpoint is not None else "LOOKALIKE_OBJECTS_DIR"
             raise ConfigError(f"{variable} says where objects lie: unset it, or leave out --objects s3")
         s3 = LocalS3(data / "s3")
-        s3.prepare(given.buckets, on_event)
+        s3.prepare(given.all_buckets, on_event)
         return s3
     if given.s3_endpoint is None:
-        for bucket in given.buckets:
+        for bucket in given.all_buckets:
             _make(objects_dir / bucket)
     return None
 

@@ -35,7 +35,9 @@ class RequestContext:
         started, status = self._clock(), 500  # what Starlette answers above us where an exception passes
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _request_id.match(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["took_s"] = lambda: self._clock() - started
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status

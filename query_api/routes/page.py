@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from query_api import params
+from query_api.openapi import refusals
 from query_api.operation import Operation
 
 CSP = "; ".join(
@@ -67,5 +68,5 @@ class Page:
 PAGE = {
     "summary": "A page to look at a tenant's pictures and their look-alikes",
     "parameters": [{"name": "tenant", "in": "query", "schema": {"type": "string"}}],
-    "responses": {"200": {"description": "the page", "content": {"text/html": {}}}},
+    "responses": {"200": {"description": "the page", "content": {"text/html": {}}}, **refusals(400)},
 }

@@ -16,6 +16,7 @@ from query_api.lookup import refuse_not_indexed, require_image
 from query_api.openapi import parameters, refusals
 from query_api.operation import Operation
 from query_api.threads import Threads
+from query_api.thumbnail_store import ThumbnailStore
 
 CACHE_BYTES = 32 * 1024 * 1024
 """About 3,000 thumbnails of 10 KB."""
@@ -49,8 +50,17 @@ class ThumbnailCache:
 class Thumbnails:
     """`/v1/tenants/{tenant}/images/{id}/thumbnail`; `index` are threads for quick calls, `pictures` for slow ones."""
 
-    def __init__(self, deps: Deps, *, index: Threads, pictures: Threads, cache: ThumbnailCache | None = None) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        *,
+        index: Threads,
+        pictures: Threads,
+        kept: ThumbnailStore,
+        cache: ThumbnailCache | None = None,
+    ) -> None:
         self._deps = deps
+        self._kept = kept
         self._index = index
         self._pictures = pictures
         self._cache = cache or ThumbnailCache()
@@ -84,10 +94,25 @@ class Thumbnails:
         return jpeg, is_current
 
     def _make(self, point: Point) -> tuple[bytes, str]:
+        """The thumbnail and the ETag of the picture that it shows: kept from before, else made now and kept."""
         assert point.location is not None
-        self._deps.grants.check(point.tenant_id, point.location)
+        tenant_id, image_id = point.tenant_id, point.image_id
+        self._deps.grants.check(tenant_id, point.location)
+        kept = None if point.etag is None else self._kept.get(tenant_id, image_id, point.etag)
+        if kept is not None and point.etag is not None:
+            return kept, point.etag
         found = self._deps.objects.get(point.location, max_bytes=self._deps.limits.max_image_bytes)
-        return self._deps.embedder.thumbnail(found.data), found.info.etag
+        jpeg = self._deps.embedder.thumbnail(found.data)
+        if found.info.etag == point.etag:
+            self._kept.put(tenant_id, image_id, found.info.etag, jpeg)
+            self._forget_if_gone(point)
+        return jpeg, found.info.etag
+
+    def _forget_if_gone(self, point: Point) -> None:
+        """An image that was deleted while its thumbnail was made must leave none behind."""
+        now = self._deps.searcher.get(point.tenant_id, point.image_id)
+        if now is None or now.state is not State.INDEXED:
+            self._kept.remove(point.tenant_id, point.image_id)
 
 
 def _tag_of(point: Point) -> str | None:

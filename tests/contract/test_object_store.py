@@ -121,7 +121,7 @@ class TestObjectStore:
         keys = {"acme/a.jpg", "acme/b/c.jpg", "acme/b/d/e.jpg"}
         for key in (*keys, "acme2/a.jpg", "acm", "globex/a.jpg"):
             _put(store, b"x", at=Location("images", key))
-        _put(store, b"x", at=Location("others", "acme/z.jpg"))
+        _put(store, b"x", at=Location("thumbs", "acme/z.jpg"))
         assert set(store.keys("images", "acme/")) == keys
         assert set(store.keys("images", "acme/b/")) == {"acme/b/c.jpg", "acme/b/d/e.jpg"}
         assert list(store.keys("images", "nobody/")) == list(store.keys("nowhere", "acme/")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
 from embedder.index.points import Attempt, AttemptState, Note
+from query_api.keys import Scope
+from query_api.openapi import document as document_of
+from query_api.operation import Operation
 from streams.errors import Reason
 from tests.api_rig import TENANT, VERSION, ask, filled, get, picture
 
@@ -41,6 +45,51 @@ def test_routes_and_paths_are_the_same(document: dict[str, Any]) -> None:
     assert routes == described
 
 
+def test_every_schema_of_a_body_has_examples_that_fit_it(document: dict[str, Any]) -> None:
+    """What is asked and what is answered is shown, and what is shown is valid."""
+    schemas = document["components"]["schemas"]
+    named = {name for name in schemas if f'schemas/{name}"' in json.dumps(document["paths"])}
+    assert named >= {"Search", "SearchBatch", "Hits", "BatchResults", "Facet", "Accepted", "Deleted", "ImageReference"}
+    assert all(schemas[name].get("examples") for name in named)
+    for name, schema in schemas.items():
+        whole = {**schema, "components": document["components"]}
+        for example in schema.get("examples", ()):
+            errors = [error.message for error in Draft202012Validator(whole).iter_errors(example)]
+            assert errors == [], name
+
+
+def test_every_parameter_has_an_example(document: dict[str, Any]) -> None:
+    """Whoever reads the document can write the request."""
+    for name, parameter in document["components"]["parameters"].items():
+        shown = parameter.get("content", {}).get("application/json", parameter)
+        assert "example" in shown, name
+        assert parameter["description"], name
+
+
+def test_what_is_shown_to_be_asked_can_be_asked(document: dict[str, Any]) -> None:
+    """The examples of searches are answered, once the images they name are there."""
+    rig = filled(1, 1)
+    for n, image_id in enumerate(("cat-1", "cat-2", "dog-1")):
+        rig.add(image_id, picture(n, 0))
+    app, schemas = rig.app(), document["components"]["schemas"]
+    for schema, path in (("Search", "search"), ("SearchBatch", "search/batch"), ("ImageReference", "images")):
+        for example in schemas[schema]["examples"]:
+            response = ask(app, "POST", f"/v1/tenants/{TENANT}/{path}", json=example)
+            assert response.status_code in (200, 202), response.text
+    for example in schemas["Filter"]["examples"]:
+        body = {"positive": ["cat-1"], "filter": example}
+        assert ask(app, "POST", f"/v1/tenants/{TENANT}/search", json=body).status_code == 200
+
+
+def test_with_keys_the_document_says_what_needs_which() -> None:
+    """Every operation below a tenant has its scope and the answers to a wrong key."""
+    operations = [Operation("GET", "/a", "a", ask, Scope.WRITE, {"responses": {}})]  # type: ignore[arg-type]
+    told = document_of(operations, has_keys=True)
+    assert told["paths"]["/a"]["get"]["security"] == [{"key": ["write"]}]
+    assert set(told["paths"]["/a"]["get"]["responses"]) >= {"401", "403", "404", "429"}
+    assert "security" not in document_of(operations, has_keys=False)["paths"]["/a"]["get"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "described"),
     [
@@ -52,6 +101,11 @@ def test_routes_and_paths_are_the_same(document: dict[str, Any]) -> None:
         ("GET", IMAGES + "/f0-m0/similar", "/v1/tenants/{tenant}/images/{id}/similar"),
         ("GET", IMAGES + "/broken/thumbnail", "/v1/tenants/{tenant}/images/{id}/thumbnail"),
         ("POST", f"/v1/tenants/{TENANT}/search/upload", "/v1/tenants/{tenant}/search/upload"),
+        ("POST", f"/v1/tenants/{TENANT}/images", "/v1/tenants/{tenant}/images"),
+        ("DELETE", IMAGES + "/f0-m0", "/v1/tenants/{tenant}/images/{id}"),
+        ("DELETE", IMAGES + "/absent", "/v1/tenants/{tenant}/images/{id}"),
+        ("GET", f"/v1/tenants/{TENANT}/facets/tags", "/v1/tenants/{tenant}/facets/{field}"),
+        ("GET", f"/v1/tenants/{TENANT}/facets/shelf", "/v1/tenants/{tenant}/facets/{field}"),
         ("GET", "/healthz", "/healthz"),
         ("GET", "/readyz", "/readyz"),
     ],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -137,6 +139,34 @@ def test_answers_come_over_http_from_what_was_indexed(up: Running) -> None:
         assert upload.json()["hits"][0]["image_id"] == "i1"
         assert upload.json()["hits"][0]["score"] > 0.999
         assert http.get("/images/never-heard-of").status_code == 404
+
+
+def test_a_posted_picture_is_searchable_and_a_deleted_one_is_gone(up: Running) -> None:
+    """From POST to hit and from DELETE to none, over HTTP alone: status pending or indexed, then deleted."""
+    noise = np.random.default_rng(4711).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "JPEG", quality=90)
+    about: dict[str, Any] = {"image_id": "posted", "tags": ["fresh"], "attributes": {"colour": "grey"}}
+    files = {"file": ("x.jpg", out.getvalue())}
+    with httpx.Client(base_url=f"{up.api_url}/v1/tenants/poster", timeout=30) as http:
+        first = http.post("/images", files=files, data={"image": json.dumps(about)})
+        assert first.status_code == 202, first.text
+        wait_until(lambda: http.get("/images/posted").json().get("state") == "indexed")
+        about["version"] = first.json()["version"]
+        again = http.post("/images", files=files, data={"image": json.dumps(about)})
+        assert again.json()["location"] == first.json()["location"]
+        search = {"positive": ["posted"], "filter": {"attribute": "colour", "in": ["grey"]}}
+        assert http.post("/search", json=search).status_code == 200
+        upload = http.post("/search/upload", content=out.getvalue(), params={"filter": '{"tags": ["fresh"]}'})
+        assert [hit["image_id"] for hit in upload.json()["hits"]] == ["posted"]
+        assert http.get("/facets/colour").json()["values"] == [{"value": "grey", "count": 1}]
+        assert http.get("/images/posted/thumbnail").headers["content-type"] == "image/jpeg"
+        deleted = http.delete("/images/posted")
+        assert (deleted.status_code, deleted.json()["search"]) == (202, "gone")
+        assert http.post("/search/upload", content=out.getvalue()).json()["hits"] == []
+        assert http.get("/images/posted").json()["state"] == "deleted"
+    left = [path for path in up.parts.objects_dir.rglob("*") if path.is_file() and "posted" in str(path)]
+    assert left == []
 
 
 def test_up_is_found_through_its_data_folder(up: Running) -> None:

@@ -360,3 +360,18 @@ def test_what_a_file_of_another_tenant_would_say_is_not_asked(keyed: KeyedApp) -
     text = keyed.add("globex")
     keyed.rig.index.get = None  # type: ignore[method-assign,assignment]
     assert ask(keyed.app, "GET", IMAGES + "/f0-m0", headers=bearer(text)).status_code == 404
+
+
+@pytest.mark.parametrize("text", ['{"keys": []}', "nonsense"])
+def test_doctor_looks_at_the_keys(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that the API could not start with is told before it is started."""
+    path = tmp_path / "keys.json"
+    path.write_text(text)
+    monkeypatch.setenv("LOOKALIKE_API_KEYS_FILE", str(path))
+    monkeypatch.setenv("LOOKALIKE_DATA", str(tmp_path / "nothing-runs-here"))
+    cli.run(["doctor", "--json"])
+    findings = {one["name"]: one for one in json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]}
+    assert findings["keys"]["ok"] == (text != "nonsense")
+    assert str(path) in findings["keys"]["text"]

@@ -80,8 +80,15 @@ def test_who_reads_no_answer_is_hung_up_on() -> None:
     size = 64 * 1024 * 1024  # more than all buffers between here and there hold
     app = Starlette(routes=[Route("/", lambda _: Response(bytes(size)))])
     ended = threading.Event()
-    watched = protocol(stall_s=0.2, connection_lost=lambda self, exc: (ended.set(), _lost(self, exc)))
-    with serving(app, protocol=watched) as address, connected(address) as sock:
+
+    class Watched(PatientProtocol):
+        stall_s = 0.2
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.set()
+            super().connection_lost(exc)
+
+    with serving(app, protocol=Watched) as address, connected(address) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert ended.wait(20)
         assert len(received(sock)) < size
@@ -94,10 +101,6 @@ def test_who_reads_slowly_gets_all_of_it() -> None:
     with serving(app, protocol=protocol(stall_s=10.0)) as address, connected(address) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert len(received(sock).partition(b"\r\n\r\n")[2]) == size
-
-
-def _lost(self: PatientProtocol, exc: Exception | None) -> None:
-    PatientProtocol.connection_lost(self, exc)
 
 
 @pytest.mark.parametrize("said", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"])
