@@ -158,6 +158,33 @@ class WorkerSettings(Section):
     ] = None
     max_batch: Annotated[int, Field(ge=1, le=256, description="pictures per call of the network")] = 4
     max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="events in hand at most")] = 1024
+    max_in_flight_bytes: Annotated[
+        int, Field(ge=1 << 20, le=1 << 34, description="bytes of the records in hand at most; pictures do not count")
+    ] = 64 * 1024 * 1024
+    tenant_live_share: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="of what is in hand, the part one tenant may hold of live while live waits; what is above it "
+            "is moved to bulk; 1: nothing is ever moved",
+        ),
+    ] = 0.5
+    shunt_after_s: Annotated[
+        float, Field(ge=0, le=600, description="how long a tenant must be above that share before it is moved")
+    ] = 2.0
+    dead_letter_limit: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100_000,
+            description="failures within a minute (internal errors, or spread over tenants) at which nothing more is "
+            "dead-lettered until something succeeds again; 0: no limit",
+        ),
+    ] = 50
+    watchdog_s: Annotated[
+        float, Field(ge=1, le=3600, description="an event in flight for so long ends the process with 70")
+    ] = 120.0
     retry_window_s: Annotated[
         float, Field(ge=0, le=60, description="how long a picture that fails for now is tried in place")
     ] = 5.0

@@ -1,4 +1,4 @@
-"""From what went wrong to what happens next: one table."""
+"""From what went wrong to what happens next: one table (design §6)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ class Verdict(StrEnum):
     """What happens to an event after an exception (done is the absence of one)."""
 
     RETRY = "retry"
+    """Again in place, in a moment."""
+    LATER = "later"
+    """Again from a retry topic, in half a minute or more."""
     DEAD = "dead"
     PAUSE = "pause"
 
@@ -38,7 +41,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict; `reason` is the dead letter's, `cause` what `attempts_exhausted` stands for."""
+    """The verdict; `reason` is the dead letter's or the note's, `cause` what `attempts_exhausted` stands for."""
 
     verdict: Verdict
     reason: Reason | None = None
@@ -48,8 +51,11 @@ class Judgement:
 _DECODER = frozenset({Reason.DECODER_TIMEOUT, Reason.DECODER_CRASHED})
 
 
-def judge(error: Exception, *, tries: int, waited_s: float, policy: RetryPolicy) -> Judgement:
-    """What follows when try number `tries` (from 1), `waited_s` after the first, ended with `error`."""
+def judge(error: Exception, *, tries: int, waited_s: float, policy: RetryPolicy, later: bool = False) -> Judgement:
+    """What follows when try number `tries` (from 1), `waited_s` after the first, ended with `error`.
+
+    `later`: there is a retry topic left for this event.
+    """
     match error:
         case DependencyError():
             return Judgement(Verdict.PAUSE)
@@ -59,10 +65,12 @@ def judge(error: Exception, *, tries: int, waited_s: float, policy: RetryPolicy)
             return _again(tries < policy.decoder_tries, reason)
         case RetryableError(reason=reason):
             in_time = waited_s + policy.delay_s(tries) < policy.window_s
-            return _again(in_time, Reason.ATTEMPTS_EXHAUSTED, cause=reason)
+            return _again(in_time, Reason.ATTEMPTS_EXHAUSTED, cause=reason, later=later)
         case _:
-            return _again(tries < policy.unexpected_tries, Reason.INTERNAL_ERROR)
+            return _again(tries < policy.unexpected_tries, Reason.INTERNAL_ERROR, later=later)
 
 
-def _again(go_on: bool, reason: Reason, *, cause: Reason | None = None) -> Judgement:
-    return Judgement(Verdict.RETRY, cause or reason) if go_on else Judgement(Verdict.DEAD, reason, cause)
+def _again(in_place: bool, reason: Reason, *, cause: Reason | None = None, later: bool = False) -> Judgement:
+    if in_place or later:
+        return Judgement(Verdict.RETRY if in_place else Verdict.LATER, cause or reason)
+    return Judgement(Verdict.DEAD, reason, cause)

@@ -19,21 +19,28 @@ from embedder.metrics import WorkerMetrics
 from embedder.models.protocol import Engine
 from embedder.objects.grants import Grants
 from embedder.objects.protocol import ObjectStore
+from embedder.stages.breaker import PROBE_EVERY_S, DeadLetterBreaker
 from embedder.stages.embed import Embed
 from embedder.stages.fetch import Decoder, Fetch
-from embedder.stages.intake import Intake, Window, paused_gauge
+from embedder.stages.intake import Intake, paused_gauge
 from embedder.stages.lookup import Lookup
 from embedder.stages.outages import Outages, StoppedError
 from embedder.stages.report import Report
-from embedder.stages.work import WorkQueue
+from embedder.stages.window import Window
+from embedder.stages.work import Work, WorkQueue
 from embedder.stages.write import IndexWrite
 from embedder.verdict import RetryPolicy
+from streams.consume.fairness import LiveShares
+from streams.consume.retry import RetrySteps
 from streams.consume.source import Source
+from streams.errors import DependencyError
 from streams.producer import Producer
 from streams.report.dead_letters import DeadLetters
 from streams.report.outcomes import Outcomes
+from streams.report.retries import Retries
+from streams.report.shunts import Shunts
 from streams.threads import name_this_thread
-from streams.topics import TopicNames
+from streams.topics import Lane, TopicNames
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +54,15 @@ class WorkerOptions:
     """One per decode child: more threads would only wait for one."""
     max_batch: int = 4
     max_in_flight: int = 1024
+    max_in_flight_bytes: int = 64 * 1024 * 1024
     max_image_bytes: int = 64 * 1024 * 1024
+    tenant_live_share: float = 0.5
+    shunt_after_s: float = 2.0
+    dead_letter_limit: int = 50
+    breaker_probe_s: float = PROBE_EVERY_S
     drain_s: float = 12.0
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetrySteps = field(default_factory=RetrySteps.of)
 
 
 class Worker:
@@ -70,8 +83,13 @@ class Worker:
         metrics: WorkerMetrics,
         options: WorkerOptions,
         stop: threading.Event,
+        watch: Callable[[float], None] = lambda _oldest_s: None,
     ) -> None:
-        """`stop` asks the worker to drain and end; the worker sets it itself when a stage breaks."""
+        """`stop` asks the worker to drain and end; the worker sets it itself when a stage breaks.
+
+        `watch` is called about four times a second, from the poll thread, with the age of the oldest
+        event in flight in seconds; 0 while a dependency is down, because waiting is right then.
+        """
         self._source = source
         self._producer = producer
         self._options = options
@@ -79,12 +97,21 @@ class Worker:
         self._stopping = threading.Event()
         self._left = 0
         self._crashed: BaseException | None = None
-        self._window = Window(max_events=options.max_in_flight)
+        self._metrics = metrics
+        self._watch = watch
+        self._window = Window(max_events=options.max_in_flight, max_bytes=options.max_in_flight_bytes)
+        self._shares = LiveShares(share=options.tenant_live_share, after_s=options.shunt_after_s)
         self._outages = Outages(stopping=self._stopping, gauge=paused_gauge(metrics))
-        self._lookup, self._fetch, self._embed, self._write = (WorkQueue(self._window.release) for _ in range(4))
+        self._lookup, self._embed, self._write = (WorkQueue(self._done) for _ in range(3))
+        self._fetch = WorkQueue(self._done, fair=True)
+        self._breaker = DeadLetterBreaker(
+            limit=options.dead_letter_limit, probe_every_s=options.breaker_probe_s, on_change=self._on_breaker
+        )
         self._report = Report(
             outcomes=Outcomes(producer, names.outcomes),
+            retries=Retries(producer, names, options.retry, collection=spec.name),
             dead_letters=DeadLetters(producer, names.dead),
+            breaker=self._breaker,
             metrics=metrics,
             policy=options.policy,
             collection=spec.name,
@@ -93,9 +120,11 @@ class Worker:
             lookup=self._lookup,
             write=self._write,
             queue_of=self._queue_before,
-            done=self._window.release,
+            done=self._done,
             crash=self._crash,
         )
+        self._shunts = Shunts(producer, names, collection=spec.name, on_moved=metrics.shunted.inc, crash=self._crash)
+        self._collection = spec.name
         self._stages(index, objects, grants, decoder, engine, metrics)
         metrics.build_info.labels(spec.model_id, engine.name, spec.name).set(1)
 
@@ -114,9 +143,13 @@ class Worker:
             grants=grants,
             window=self._window,
             outages=self._outages,
+            shares=self._shares,
+            shunts=self._shunts,
+            collection=self._collection,
             lookup=self._lookup,
             metrics=metrics,
             fail=report.fail,
+            tend=self._tend,
         )
         self._lookup_stage = Lookup(
             queue=self._lookup,
@@ -134,6 +167,7 @@ class Worker:
             outages=self._outages,
             embed=self._embed,
             max_bytes=options.max_image_bytes,
+            max_waiting=2 * options.max_batch,
             report=report.outcome,
             fail=report.fail,
         )
@@ -209,6 +243,30 @@ class Worker:
             self._crashed = error
             log.critical("worker ends", error=f"{type(error).__name__}: {error}")
         self._stop.set()
+
+    def _done(self, work: Work) -> None:
+        """This event has left the worker."""
+        delivery = work.delivery
+        self._window.release(bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        if work.counted_live:
+            self._shares.leave(work.known_event.tenant_id)
+
+    def _tend(self, oldest_s: float) -> None:
+        """Four times a second, on the poll thread."""
+        self._report.try_held_again()
+        self._watch(0.0 if self._outages.any else oldest_s)
+
+    def _on_breaker(self, opened: bool) -> None:
+        self._metrics.breaker.set(int(opened))
+        if opened:
+            self._outages.down(DependencyError("dead_letters", "almost everything fails: held, not dead-lettered"))
+        else:
+            self._outages.up("dead_letters")
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker takes new events: no dependency is down and it is not stopping."""
+        return not (self._outages.any or self._stop.is_set())
 
     def _queue_before(self, stage: str) -> WorkQueue:
         """Where a try that failed in `stage` starts again; its bytes are gone after the decoder."""

@@ -36,8 +36,11 @@ class Addresses:
 
     def partitions(self, settings: Settings) -> int:
         """How many partitions a lane has: what is set, else what suits the broker that is used."""
-        local = settings.kafka.bootstrap is None and self.running is not None
-        return settings.kafka.partitions or (LOCAL_PARTITIONS if local else DEFAULT_PARTITIONS)
+        return settings.kafka.partitions or (LOCAL_PARTITIONS if self.is_local(settings) else DEFAULT_PARTITIONS)
+
+    def is_local(self, settings: Settings) -> bool:
+        """Whether the broker is that of a running `up`: one node, by its nature."""
+        return settings.kafka.bootstrap is None and self.running is not None
 
     def index_socket(self, settings: Settings) -> Path:
         """The unix socket of the index process."""

@@ -25,6 +25,7 @@ COMMANDS = {
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",
     "keys": "Make, list and revoke access keys of the API.",
+    "dead": "List, show and replay what could not be indexed.",
     "bench": "Measure this machine.",
 }
 """Name and one line of each; the command is `command` in the module of its name in `lookalike.commands`."""

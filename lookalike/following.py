@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
-from streams.report.outcomes import Outcome, decode
+from streams.report.outcomes import Outcome, OutcomeState, decode
 from streams.tail import Tail, extent
 
 PATIENCE_S = 300.0
@@ -30,19 +30,25 @@ class OutcomeFollower:
     ) -> dict[str, Outcome]:
         """The outcomes of these events; some are missing where none came for `patience_s`.
 
-        An event that was delivered twice has two outcomes: the first counts.
+        An event that was delivered twice has two outcomes: the first counts. `retrying` is not an event's
+        last word: it is given only where nothing better came in time.
         """
-        missing, found = set(event_ids), dict[str, Outcome]()
+        missing, found, retrying = set(event_ids), dict[str, Outcome](), dict[str, Outcome]()
         moved_at = self._clock()
         while missing and self._clock() - moved_at < patience_s:
             for record in self._tail.poll(wait_s=0.5):
                 outcome = _outcome(record.value)
-                if outcome is not None and outcome.event_id in missing:
+                if outcome is None or outcome.event_id not in missing:
+                    continue
+                if outcome.state is OutcomeState.RETRYING:
+                    retrying[outcome.event_id] = outcome
+                    moved_at = self._clock()
+                else:
                     missing.discard(outcome.event_id)
                     found[outcome.event_id] = outcome
                     moved_at = self._clock()
                     on_outcome(outcome)
-        return found
+        return found | {event_id: retrying[event_id] for event_id in missing & retrying.keys()}
 
     def close(self) -> None:
         self._tail.close()

@@ -76,7 +76,7 @@ def _default(field: FieldInfo) -> str:
         return "–"
     if isinstance(value, tuple):
         return f"`{','.join(str(part) for part in value)}`"
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 if __name__ == "__main__":

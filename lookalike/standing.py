@@ -58,7 +58,7 @@ def lag(settings: Settings, addresses: Addresses) -> dict[str, Any]:
 
 def dead_letters(settings: Settings, addresses: Addresses) -> dict[str, Any]:
     """The dead letters that are still kept, by reason; times are the broker's (LogAppendTime)."""
-    from streams.report.dead_letters import PREFIX
+    from streams.onward import DEAD_PREFIX
     from streams.tail import Tail, TailRecord, extent
 
     client, topic = addresses.kafka(settings), settings.kafka.topic_names().dead
@@ -75,7 +75,7 @@ def dead_letters(settings: Settings, addresses: Addresses) -> dict[str, Any]:
             for record in tail.poll(wait_s=0.5):
                 records.append(record)
                 reached[record.partition] = record.offset + 1
-    reasons = Counter(dict(record.headers).get(f"{PREFIX}reason", b"unknown").decode() for record in records)
+    reasons = Counter(dict(record.headers).get(f"{DEAD_PREFIX}reason", b"unknown").decode() for record in records)
     newest = max((record.timestamp_ms for record in records), default=None)
     return {
         "total": sum(end - there.first_offset[number] for number, end in ends.items()),

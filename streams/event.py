@@ -210,8 +210,10 @@ _decode = msgspec.json.Decoder(_EventData).decode
 _attribute_name = re.compile(ATTRIBUTE_NAME_PATTERN)
 
 
-def parse(value: bytes | None, headers: Headers, *, at_us: int) -> ImageEvent:
+def parse(value: bytes | None, headers: Headers, *, at_us: int, published_us: int | None = None) -> ImageEvent:
     """The event a record carries; `at_us` is now, for the bound on versions from the future.
+
+    `published_us` is the log's time of the record: the first publish time of one that does not tell it.
 
     Raises:
         EventError: `event_unsupported` for a type this version does not know, else `event_invalid`
@@ -247,7 +249,7 @@ def parse(value: bytes | None, headers: Headers, *, at_us: int) -> ImageEvent:
         tags=tuple(data.tags),
         attributes=data.attributes,
         traceparent=_optional(named, TRACEPARENT_HEADER),
-        first_published_us=_first_published(named),
+        first_published_us=_first_published(named, published_us),
     )
 
 
@@ -301,10 +303,10 @@ def _version(given: int | None, at: datetime, at_us: int) -> int:
     return version
 
 
-def _first_published(named: Mapping[str, bytes]) -> int | None:
+def _first_published(named: Mapping[str, bytes], otherwise_us: int | None) -> int | None:
     text = _optional(named, FIRST_PUBLISHED_HEADER)
     if text is None:
-        return None
+        return otherwise_us
     if not (text.isascii() and text.isdigit() and len(text) <= 17):
         raise EventError(Reason.EVENT_INVALID, "not a time in microseconds", field=FIRST_PUBLISHED_HEADER)
     return int(text)

@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from streams.consume.offsets import PartitionOffsets
+from streams.consume.offsets import PartitionOffsets, StandingMarks
+from streams.consume.retry import RetrySteps, due_us
 from streams.consume.source import Delivery
-from streams.event import Headers
+from streams.event import Headers, now_us
 from streams.producer import OnAck
-from streams.topics import Lane, TopicNames
+from streams.topics import RETRY_LANES, Lane, TopicNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +87,26 @@ class MemoryProducer:
 class MemorySource:
     """One worker's view of the log: starts at the commits, owns every partition."""
 
-    def __init__(self, log: MemoryLog, *, names: TopicNames, lanes: Iterable[Lane] = (Lane.LIVE, Lane.BULK)) -> None:
+    def __init__(
+        self, log: MemoryLog, *, names: TopicNames, retry: RetrySteps | None = None, lanes: Iterable[Lane] = tuple(Lane)
+    ) -> None:
         self._log = log
+        self._longest_us = round((retry or RetrySteps.of()).longest_s() * 1e6)
+        self._standing = StandingMarks()
         self._lanes = {names.lane(lane): lane for lane in lanes}
         self._owned: dict[tuple[str, int], PartitionOffsets] = {}
         self._positions: defaultdict[tuple[str, int], int] = defaultdict(int, log.committed)
 
-    def poll(self, max_records: int) -> list[Delivery]:
+    def poll(self, max_records: int, *, max_bulk: int | None = None) -> list[Delivery]:
         taken: list[Delivery] = []
         for topic, lane in self._lanes.items():
+            most = max_records if lane is not Lane.BULK or max_bulk is None else min(max_records, max_bulk)
             for record in self._log.records(topic):
-                if len(taken) >= max_records:
+                if len(taken) >= most:
                     break
                 at = (topic, record.partition)
                 owned = self._owned.setdefault(at, PartitionOffsets(topic, record.partition))
-                if record.offset == self._positions[at] and owned.admit(record.offset):
+                if record.offset == self._positions[at] and self._due(lane, record) and owned.admit(record.offset):
                     self._positions[at] += 1
                     taken.append(_delivery(record, topic, lane, owned))
         if not taken and max_records > 0:
@@ -108,8 +114,21 @@ class MemorySource:
         self._commit()
         return taken
 
-    def lag(self) -> int | None:
-        return sum(len(self._log.records(topic)) for topic in self._lanes) - sum(self._positions.values())
+    def _due(self, lane: Lane, record: MemoryRecord) -> bool:
+        if lane not in RETRY_LANES:
+            return True
+        return due_us(record.headers, appended_ms=record.timestamp_ms, longest_us=self._longest_us) <= now_us()
+
+    def lag(self, lane: Lane | None = None) -> int | None:
+        topics = [topic for topic, one in self._lanes.items() if lane in (None, one)]
+        read = sum(self._positions[topic, number] for topic in topics for number in range(self._log.n_partitions))
+        return sum(len(self._log.records(topic)) for topic in topics) - read
+
+    def oldest_in_flight_s(self) -> float:
+        return self._standing.oldest_s(list(self._owned.values()), now=time.monotonic())
+
+    held = 0
+    lost_data = 0
 
     def close(self, drain_s: float) -> int:
         deadline = time.monotonic() + drain_s

@@ -11,10 +11,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from streams.consume.retry import DEFAULT_DELAYS_S, RetrySteps
 from streams.errors import ConfigError
 from streams.topics import TopicNames, TopicSpec, specs
 
@@ -22,6 +23,8 @@ PREFIX = "LOOKALIKE_"
 FILE_SUFFIX = "_FILE"
 DEFAULT_PARTITIONS = 64
 """Of each lane: a partition is worked on by one worker, and later growth would move keys."""
+MAX_DELAY_S = 86_400.0
+"""A record must come back long before its topic's retention (7 days) ends."""
 
 
 class Section(BaseSettings):
@@ -114,9 +117,9 @@ class KafkaSettings(Section):
         str, Field(min_length=1, description="consumer group of the workers; one group feeds one collection")
     ] = "lookalike-embedder"
     group_protocol: Annotated[
-        Literal["consumer", "classic"],
-        Field(description="`consumer` (KIP-848) needs Kafka ≥ 4.0; `classic` is cooperative-sticky"),
-    ] = "consumer"
+        Literal["auto", "consumer", "classic"],
+        Field(description="`auto` asks the broker; `consumer` (KIP-848): Kafka ≥ 4.0; `classic`: cooperative-sticky"),
+    ] = "auto"
     topic_prefix: Annotated[
         str,
         Field(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before every topic name: several installations"),
@@ -125,6 +128,17 @@ class KafkaSettings(Section):
         int | None, Field(ge=1, le=10_000, description="of each lane; 64, or 8 on the broker of `up`")
     ] = None
     replication: Annotated[int, Field(ge=1, le=10, description="replicas of each topic; 3 on a real cluster")] = 1
+    allow_single_broker: Annotated[
+        bool, Field(description="work on topics with fewer than 3 replicas: one lost disk then loses events")
+    ] = False
+    retry_delays_s: Annotated[
+        tuple[float, ...],
+        NoDecode,
+        Field(
+            description="comma-separated seconds that a record waits in `images.retry.30s`, `.5m` and `.30m`, rising; "
+            "`off`: no retry topics"
+        ),
+    ] = DEFAULT_DELAYS_S
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Field(description="how the brokers are spoken to")
     ] = "PLAINTEXT"
@@ -139,6 +153,24 @@ class KafkaSettings(Section):
     ssl_certificate_file: Annotated[FilePath | None, Field(description="client certificate (PEM)")] = None
     ssl_key_file: Annotated[FilePath | None, Field(description="its key (PEM)")] = None
     ssl_key_password: Annotated[SecretStr | None, Field(description="of the key, where it has one")] = None
+
+    @field_validator("retry_delays_s", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if value == "off":
+            return ()
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("retry_delays_s")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (0, len(DEFAULT_DELAYS_S)) or list(value) != sorted(value):
+            raise ValueError("three rising numbers, or none")
+        if not all(0 < delay_s <= MAX_DELAY_S for delay_s in value):
+            raise ValueError(f"each must be above 0 and at most {MAX_DELAY_S:g}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -188,6 +220,10 @@ class KafkaSettings(Section):
             "ssl.key.password": self.ssl_key_password,
         }
         return {name: _plain(value) for name, value in found.items() if value is not None}
+
+    def retry_steps(self) -> RetrySteps:
+        """How long each retry lane makes a record wait."""
+        return RetrySteps.of(self.retry_delays_s)
 
     def topic_names(self) -> TopicNames:
         """The names of the topics on this cluster."""

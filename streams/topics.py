@@ -20,15 +20,24 @@ from streams.errors import ConfigError, DependencyError
 DAY_MS = 24 * 3600 * 1000
 SOURCE_MAX_BYTES = 1_048_588
 """Kafka's own default for the largest record batch of a topic."""
+BULK_MAX_BYTES = SOURCE_MAX_BYTES + 64 * 1024
+"""A record of the live lane that is moved to bulk gets two more headers."""
 DEAD_MAX_BYTES = 2 * SOURCE_MAX_BYTES
-"""A dead letter carries the original record *and* its history: twice the source's limit always fits."""
+"""A dead letter or a retry carries the original record *and* its history: twice the source's limit always fits."""
 
 
 class Lane(StrEnum):
-    """A topic of one class of service."""
+    """A topic of one class of service. The retry lanes are named after the default of their delay."""
 
     LIVE = "live"
     BULK = "bulk"
+    RETRY_30S = "retry.30s"
+    RETRY_5M = "retry.5m"
+    RETRY_30M = "retry.30m"
+
+
+RETRY_LANES = (Lane.RETRY_30S, Lane.RETRY_5M, Lane.RETRY_30M)
+"""In the order in which a picture that keeps failing passes through them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +74,18 @@ class TopicSpec:
 def specs(names: TopicNames, *, partitions: int, replication: int = 1) -> list[TopicSpec]:
     """The topics an installation needs, with the settings its promises stand on."""
     durable = {"cleanup.policy": "delete", "min.insync.replicas": "2" if replication >= 3 else "1"}
-    lane = {**durable, "retention.ms": str(7 * DAY_MS), "max.message.bytes": str(SOURCE_MAX_BYTES)}
-    dead = {
-        **durable,
-        "retention.ms": str(30 * DAY_MS),
-        "max.message.bytes": str(DEAD_MAX_BYTES),
-        "message.timestamp.type": "LogAppendTime",
-    }
+    lane = {**durable, "retention.ms": str(7 * DAY_MS), "segment.ms": str(DAY_MS)}
+    ours = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(DEAD_MAX_BYTES)}
+    few = max(1, partitions // 8)
     return [
-        TopicSpec(names.lane(Lane.LIVE), partitions, lane),
-        TopicSpec(names.lane(Lane.BULK), partitions, lane),
-        TopicSpec(names.dead, max(1, partitions // 8), dead),
-        TopicSpec(names.outcomes, max(1, partitions // 8), {**durable, "retention.ms": str(7 * DAY_MS)}),
-        TopicSpec(names.notifications, max(1, partitions // 4), lane),  # a HEAD each: quicker than an embedding
+        TopicSpec(names.lane(Lane.LIVE), partitions, {**lane, "max.message.bytes": str(SOURCE_MAX_BYTES)}),
+        TopicSpec(names.lane(Lane.BULK), partitions, {**lane, "max.message.bytes": str(BULK_MAX_BYTES)}),
+        *(TopicSpec(names.lane(retry), few, {**lane, **ours}) for retry in RETRY_LANES),
+        TopicSpec(names.dead, few, {**durable, **ours, "retention.ms": str(30 * DAY_MS)}),
+        TopicSpec(names.outcomes, few, {**durable, "retention.ms": str(7 * DAY_MS)}),
+        TopicSpec(
+            names.notifications, max(1, partitions // 4), {**lane, "max.message.bytes": str(SOURCE_MAX_BYTES)}
+        ),  # a HEAD each: quicker than an embedding
     ]
 
 
@@ -142,9 +150,11 @@ def check(client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, timeout_s: 
 
 
 def _satisfies(name: str, found: str | None, wanted: str) -> bool:
-    """Sizes and times may be larger than asked (-1 is without limit); everything else must be equal."""
+    """Sizes and times may be larger than asked (-1 is without limit), segments shorter; the rest must be equal."""
     if found is None:
         return False
+    if name == "segment.ms":
+        return int(found) <= int(wanted)
     if name in ("retention.ms", "max.message.bytes", "min.insync.replicas"):
         return int(found) == -1 or int(found) >= int(wanted)
     return found == wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -21,9 +21,10 @@ from embedder.stages.fetch import Decoder
 from embedder.stages.hash_decoder import HashDecoder
 from embedder.verdict import RetryPolicy
 from embedder.worker import Worker, WorkerOptions
+from streams.consume.retry import RetrySteps
 from streams.event import ImageEvent, Location, encode
 from streams.memory import MemoryLog, MemoryProducer, MemoryRecord, MemorySource
-from streams.report.outcomes import Outcome, decode
+from streams.report.outcomes import Outcome, OutcomeState, decode
 from streams.topics import Lane, TopicNames
 from tests.waiting import wait_until
 
@@ -31,6 +32,7 @@ BUCKET = "pictures"
 NAMES = TopicNames()
 SPEC = CollectionSpec("hash", "test-v1", 64)
 QUICK = RetryPolicy(window_s=0.4, first_delay_s=0.01, max_delay_s=0.05)
+QUICK_STEPS = RetrySteps.of((0.05, 0.1, 0.15))
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Rig:
     decoder: Decoder = field(default_factory=HashDecoder)
     engine: Engine = field(default_factory=HashEngine)
     policy: RetryPolicy = QUICK
+    retry: RetrySteps = QUICK_STEPS
+    options: WorkerOptions = field(default_factory=lambda: WorkerOptions(worker_id="w1"))
     metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
 
     def publish(self, event: ImageEvent, *, lane: Lane = Lane.LIVE) -> ImageEvent:
@@ -57,8 +61,12 @@ class Rig:
         info = self.objects.put(BUCKET, key, data)
         return Location(BUCKET, key, info.etag)
 
-    def outcomes(self) -> list[Outcome]:
+    def all_outcomes(self) -> list[Outcome]:
         return [decode(record.value) for record in self.log.records(NAMES.outcomes) if record.value is not None]
+
+    def outcomes(self) -> list[Outcome]:
+        """The last words: an event that is being retried has another outcome to come."""
+        return [outcome for outcome in self.all_outcomes() if outcome.state is not OutcomeState.RETRYING]
 
     def states(self) -> Counter[str]:
         return Counter(outcome.state.value for outcome in self.outcomes())
@@ -76,7 +84,7 @@ class RunningWorker:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.stop = threading.Event()
-        self.source = MemorySource(rig.log, names=NAMES)
+        self.source = MemorySource(rig.log, names=NAMES, retry=rig.retry)
         self.producer = MemoryProducer(rig.log)
         self.left: int | None = None
         self.error: BaseException | None = None
@@ -91,7 +99,7 @@ class RunningWorker:
             spec=SPEC,
             names=NAMES,
             metrics=rig.metrics,
-            options=WorkerOptions(worker_id="w1", policy=rig.policy),
+            options=replace(rig.options, policy=rig.policy, retry=rig.retry),
             stop=self.stop,
         )
         self.thread = threading.Thread(target=self._run, name="worker")
@@ -117,7 +125,7 @@ class RunningWorker:
             raise self.error
 
     def settle(self, n_outcomes: int) -> None:
-        """Wait until so many outcomes were reported in all and every offset is committed."""
+        """Wait until so many last outcomes were reported in all and every offset is committed."""
         wait_until(lambda: self.error is not None or len(self.rig.outcomes()) >= n_outcomes)
         wait_until(lambda: self.error is not None or self.rig.log.committed == self.expected_commits())
 
@@ -125,7 +133,7 @@ class RunningWorker:
         """The end of every partition that has records."""
         return {
             (topic, number): len(records)
-            for topic in (NAMES.lane(Lane.LIVE), NAMES.lane(Lane.BULK))
+            for topic in map(NAMES.lane, Lane)
             for number, records in enumerate(self.rig.log.topics.get(topic, ()))
             if records
         }

@@ -45,10 +45,13 @@ class Fetch:
         outages: Outages,
         embed: WorkQueue,
         max_bytes: int,
+        max_waiting: int,
         report: Callable[[Work, OutcomeState], None],
         fail: Callable[[Work, Exception, str], None],
     ) -> None:
+        """`max_waiting` decoded pictures may wait for the network: turns are given before the fetch."""
         self._queue = queue
+        self._max_waiting = max_waiting
         self._objects = objects
         self._decoder = decoder
         self._outages = outages
@@ -61,7 +64,7 @@ class Fetch:
 
     def run(self) -> None:
         """Until the queue is closed."""
-        while works := self._queue.take(1):
+        while works := self._take():
             work = works[0]
             self.decoding += 1
             stage = self.stage
@@ -77,6 +80,11 @@ class Fetch:
                 self._fail(work, exc, stage)
             finally:
                 self.decoding -= 1
+
+    def _take(self) -> list[Work]:
+        """The next in turn, once the network has not too much before it already."""
+        self._embed.wait_below(self._max_waiting)
+        return self._queue.take(1)
 
     def _fetch(self, work: Work) -> Object | None:
         """The object, or None where a HEAD shows that it is the one that is stored."""

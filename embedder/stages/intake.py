@@ -1,61 +1,27 @@
-"""The poll thread: as many records as the worker has room for, read as events, checked, handed on."""
+"""The poll thread: as many records as the worker has room for, read as events, checked, handed on or moved to bulk."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from embedder.metrics import WorkerMetrics
 from embedder.objects.grants import Grants
 from embedder.stages.outages import Outages
+from embedder.stages.window import Window
 from embedder.stages.work import Work, WorkQueue
+from streams.consume.fairness import LiveShares
+from streams.consume.retry import read_note
 from streams.consume.source import Delivery, Source
 from streams.errors import EventError
 from streams.event import ImageEvent, now_us, parse
+from streams.onward import other_collection
+from streams.report.shunts import Shunts
+from streams.topics import RETRY_LANES, Lane
 
-WORK_AHEAD_S = 1.25
-"""About a second of work is in hand: enough to keep every stage busy, little enough that a revoke drains it."""
-MIN_WINDOW = 16
-
-
-class Window:
-    """How many events may be in flight: what was finished in the last second, and a quarter more to grow."""
-
-    def __init__(self, *, max_events: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max = max_events
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._in_flight = 0
-        self._finished = 0
-        self._measured_at = clock()
-        self._size = min(MIN_WINDOW, max_events)
-
-    def free(self) -> int:
-        """Room for so many more, from the rate of the second before."""
-        with self._lock:
-            now = self._clock()
-            elapsed = now - self._measured_at
-            if elapsed >= 1.0:
-                rate = self._finished / elapsed
-                self._size = max(min(MIN_WINDOW, self._max), min(self._max, int(rate * WORK_AHEAD_S)))
-                self._finished, self._measured_at = 0, now
-            elif self._finished >= self._size:  # a second's worth went through in less: no need to wait for its end
-                self._size = min(self._max, self._size * 2)
-            return max(0, self._size - self._in_flight)
-
-    def take(self, n: int) -> None:
-        with self._lock:
-            self._in_flight += n
-
-    def release(self) -> None:
-        with self._lock:
-            self._in_flight -= 1
-            self._finished += 1
-
-    @property
-    def in_flight(self) -> int:
-        return self._in_flight
+TEND_EVERY_S = 0.25
+NO_ROOM_WAIT_S = 0.005
 
 
 class Intake:
@@ -68,44 +34,112 @@ class Intake:
         grants: Grants,
         window: Window,
         outages: Outages,
+        shares: LiveShares,
+        shunts: Shunts,
+        collection: str,
         lookup: WorkQueue,
         metrics: WorkerMetrics,
         fail: Callable[[Work, Exception, str], None],
+        tend: Callable[[float], None],
     ) -> None:
+        """`tend` is called about four times a second with the age of the oldest event in flight, in seconds."""
         self._source = source
         self._grants = grants
         self._window = window
         self._outages = outages
+        self._shares = shares
+        self._shunts = shunts
+        self._collection = collection
         self._lookup = lookup
         self._metrics = metrics
         self._fail = fail
+        self._tend = tend
+        self._behind = False
+        self._lost_data = 0
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping` is set."""
         last = time.monotonic()
+        tend_at = last
         while not stopping.is_set():
-            room = 0 if self._outages.any else self._window.free()
-            deliveries = self._source.poll(room)
+            room = self._room()
+            deliveries = self._source.poll(room, max_bulk=self._max_bulk())
             now = time.monotonic()
             self._metrics.poll_gap.observe(now - last)
             last = now
             if deliveries:
-                self._window.take(len(deliveries))
-                self._lookup.put_many([work for work in map(self._admit, deliveries) if work is not None])
-            self._metrics.in_flight.set(self._window.in_flight)
+                self._take(deliveries)
+            if now >= tend_at:
+                tend_at = now + TEND_EVERY_S
+                self._look_around()
             if room == 0:
-                stopping.wait(0.005)  # no room: the poll above did not wait for a record
+                stopping.wait(NO_ROOM_WAIT_S)  # no room: the poll above did not wait for a record
 
-    def _admit(self, delivery: Delivery) -> Work | None:
+    def _room(self) -> int:
+        return 0 if self._outages.any or self._shunts.full else self._window.free()
+
+    def _max_bulk(self) -> int | None:
+        """While a tenant is moved to bulk, bulk must leave room for the others of live."""
+        return self._window.free_bulk() if self._shares.shunting else None
+
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        at_us = now_us()
+        works = [work for delivery in deliveries if (work := self._admit(delivery, at_us)) is not None]
+        if works:
+            self._lookup.put_many(works)
+
+    def _admit(self, delivery: Delivery, at_us: int) -> Work | None:
+        """What the pipeline is to do with this record; None: it is finished or moved on, or fails here."""
+        lane = delivery.lane
+        if lane is not Lane.LIVE and other_collection(delivery.headers, self._collection):
+            self._metrics.skipped.inc()
+            delivery.finish()
+            return None
         event: ImageEvent | None = None
         try:
-            event = parse(delivery.value, delivery.headers, at_us=now_us())
+            event = parse(delivery.value, delivery.headers, at_us=at_us, published_us=delivery.timestamp_ms * 1000)
             if event.location is not None:
                 self._grants.check(event.tenant_id, event.location)
         except EventError as exc:
-            self._fail(Work(delivery, event), exc, "receive")
+            self._refuse(Work(delivery, event), exc)
             return None
-        return Work(delivery, event)
+        except Exception as exc:  # noqa: BLE001 - a record that breaks the parser must not end the worker: verdict.py
+            self._refuse(Work(delivery, None), exc)
+            return None
+        if lane is Lane.LIVE and not event.is_delete and not self._enter(event.tenant_id):
+            self._shunts.move(delivery)
+            return None
+        work = Work(delivery, event)
+        work.counted_live = lane is Lane.LIVE and not event.is_delete
+        if lane in RETRY_LANES:
+            work.note = read_note(delivery.headers)
+        self._window.take(1, n_bulk=lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        return work
+
+    def _refuse(self, work: Work, error: Exception) -> None:
+        delivery = work.delivery
+        if delivery.lane in RETRY_LANES:
+            work.note = read_note(delivery.headers)
+        self._window.take(1, n_bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        self._fail(work, error, "receive")
+
+    def _enter(self, tenant_id: str) -> bool:
+        return self._shares.enter(tenant_id, window=self._window.size, behind=self._behind)
+
+    def _look_around(self) -> None:
+        """What is looked at now and then: whether live waits, who is calm again, what must be seen from outside."""
+        waiting = self._source.lag(Lane.LIVE)
+        self._behind = waiting is not None and waiting > self._window.size
+        self._shares.tend()
+        metrics = self._metrics
+        metrics.in_flight.labels("events").set(self._window.in_flight)
+        metrics.in_flight.labels("bytes").set(self._window.in_flight_bytes)
+        metrics.in_flight.labels("held").set(self._source.held)
+        metrics.in_flight.labels("shunts").set(self._shunts.in_flight)
+        if self._source.lost_data > self._lost_data:
+            metrics.lost_data.inc(self._source.lost_data - self._lost_data)
+            self._lost_data = self._source.lost_data
+        self._tend(self._source.oldest_in_flight_s())
 
 
 def paused_gauge(metrics: WorkerMetrics) -> Callable[[str, bool], None]:

@@ -187,6 +187,7 @@ def _worker(bootstrap: str, folder: Path, prefix: str) -> Iterator[int]:
         "LOOKALIKE_DECODE_CHILDREN": "1",
     }
     command = ["taskset", "-c", str(_core()), sys.executable, "-m", "lookalike", "worker"]
+    command += ["--allow-single-broker"]
     with _running(command, folder / "worker.log", env) as process:
         yield process.pid
 

@@ -48,12 +48,18 @@ def create_topics(data: Path | None, as_json: bool) -> None:
 @click.pass_context
 def check_topics(ctx: click.Context, data: Path | None, as_json: bool) -> None:
     """Say what is not as the promises need it; exit 1 if anything is."""
+    from streams.durability import check_durability, check_sizes
     from streams.topics import check
 
     settings = read_settings()
     addresses = find_addresses(settings, data)
+    kafka, names = addresses.kafka(settings), settings.kafka.topic_names()
     wanted = settings.kafka.topic_specs(partitions=addresses.partitions(settings))
-    problems = check(addresses.kafka(settings), wanted)
+    problems = check(kafka, wanted)
+    if not any(" is missing" in line for line in problems):
+        problems += check_sizes(kafka, names)
+        if not (settings.kafka.allow_single_broker or addresses.is_local(settings)):
+            problems += check_durability(kafka, names)
     if as_json:
         print_json({"topics": [spec.name for spec in wanted], "problems": problems})
     else:

@@ -22,6 +22,8 @@ from streams.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
     from embedder.index.service.client import IndexClient
+    from embedder.metrics import WorkerMetrics
+    from embedder.worker import Worker, WorkerOptions
 
 PROCESS_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -37,8 +39,13 @@ after each picture costs a third of the network's time (docs/performance.md)."""
 
 @click.command("worker")
 @data_option
+@click.option(
+    "--allow-single-broker",
+    is_flag=True,
+    help="Work on topics with fewer than 3 replicas: one lost disk then loses events.",
+)
 @click.pass_context
-def command(ctx: click.Context, data: Path | None) -> None:
+def command(ctx: click.Context, data: Path | None, allow_single_broker: bool) -> None:
     """Turn events into points of the index, until SIGTERM or Ctrl-C.
 
     \b
@@ -49,7 +56,7 @@ def command(ctx: click.Context, data: Path | None) -> None:
     settings = read_settings()
     start_with_environment(PROCESS_ENVIRONMENT)
     configure_logging(settings.process.log_level)
-    ctx.exit(run(settings, find_addresses(settings, data)))
+    ctx.exit(run(settings, find_addresses(settings, data), allow_single_broker=allow_single_broker))
 
 
 def start_with_environment(wanted: dict[str, str]) -> None:
@@ -59,9 +66,9 @@ def start_with_environment(wanted: dict[str, str]) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})  # noqa: S606 - ourselves
 
 
-def run(settings: Settings, addresses: Addresses) -> int:
+def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool = False) -> int:
     """Connect everything, work, drain; returns the exit code."""
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry
 
     from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
@@ -70,11 +77,11 @@ def run(settings: Settings, addresses: Addresses) -> int:
     from embedder.models.torch_engine import TorchEngine
     from embedder.objects.grants import Grants
     from embedder.stages.decode import DecodePool, DecodeRules
-    from embedder.verdict import RetryPolicy
-    from embedder.worker import Worker, WorkerOptions
+    from embedder.watchdog import Watchdog, end_process
+    from embedder.worker import Worker
     from streams.consume.consumer import KafkaSource
+    from streams.consume.protocol import group_protocol
     from streams.producer import KafkaProducer
-    from streams.topics import check
 
     stop = stop_on_signals()
     network = model(settings.model.model)
@@ -92,9 +99,7 @@ def run(settings: Settings, addresses: Addresses) -> int:
     with ExitStack() as stack:
         decoder = stack.enter_context(closing(DecodePool(settings.decode.children, rules)))
         engine = TorchEngine(network, weights)
-        problems = check(kafka, settings.kafka.topic_specs(partitions=addresses.partitions(settings)))
-        if problems:
-            raise ConfigError(problems[0])
+        check_topics(settings, addresses, allow_single_broker=allow_single_broker)
         index = stack.enter_context(closing(IndexClient(addresses.index_socket(settings), spec=spec)))
         make_collection(index)
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
@@ -102,10 +107,10 @@ def run(settings: Settings, addresses: Addresses) -> int:
             kafka,
             names=settings.kafka.topic_names(),
             group_id=settings.kafka.group_id,
-            protocol=settings.kafka.group_protocol,
+            protocol=group_protocol(kafka, settings.kafka.group_protocol),
+            retry=settings.kafka.retry_steps(),
         )
-        if settings.worker.metrics_port is not None:
-            start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, metrics.registry)
+        watchdog = Watchdog(limit_s=settings.worker.watchdog_s, on_stuck=end_process)
         worker = Worker(
             source=source,
             producer=producer,
@@ -117,19 +122,71 @@ def run(settings: Settings, addresses: Addresses) -> int:
             spec=spec,
             names=settings.kafka.topic_names(),
             metrics=metrics,
-            options=WorkerOptions(
-                worker_id=settings.worker.id or f"{socket.gethostname()}-{os.getpid()}",
-                fetch_threads=settings.decode.children,
-                max_batch=settings.worker.max_batch,
-                max_in_flight=settings.worker.max_in_flight,
-                max_image_bytes=settings.decode.max_image_bytes,
-                drain_s=settings.worker.drain_s,
-                policy=RetryPolicy(window_s=settings.worker.retry_window_s),
-            ),
+            options=worker_options(settings),
             stop=stop,
+            watch=watchdog.tell,
         )
+        serve_probes(settings, worker, metrics, stack)
+        watchdog.start()
+        stack.callback(watchdog.stop)
         worker.run()
     return 0
+
+
+def worker_options(settings: Settings) -> WorkerOptions:
+    """How the settings say that a worker works."""
+    from embedder.verdict import RetryPolicy
+    from embedder.worker import WorkerOptions
+
+    worker = settings.worker
+    return WorkerOptions(
+        worker_id=worker.id or f"{socket.gethostname()}-{os.getpid()}",
+        fetch_threads=settings.decode.children,
+        max_batch=worker.max_batch,
+        max_in_flight=worker.max_in_flight,
+        max_in_flight_bytes=worker.max_in_flight_bytes,
+        max_image_bytes=settings.decode.max_image_bytes,
+        tenant_live_share=worker.tenant_live_share,
+        shunt_after_s=worker.shunt_after_s,
+        dead_letter_limit=worker.dead_letter_limit,
+        drain_s=worker.drain_s,
+        policy=RetryPolicy(window_s=worker.retry_window_s),
+        retry=settings.kafka.retry_steps(),
+    )
+
+
+def check_topics(settings: Settings, addresses: Addresses, *, allow_single_broker: bool) -> None:
+    """The topics are there and such that no promise hangs in the air.
+
+    Raises:
+        ConfigError: they are not; the one line says what to do.
+        DependencyError: the broker does not answer.
+    """
+    from streams.durability import check_durability, check_sizes
+    from streams.topics import check
+
+    kafka, names = addresses.kafka(settings), settings.kafka.topic_names()
+    problems = check(kafka, settings.kafka.topic_specs(partitions=addresses.partitions(settings)))
+    if not problems:
+        problems = check_sizes(kafka, names)
+    if not (problems or allow_single_broker or settings.kafka.allow_single_broker or addresses.is_local(settings)):
+        problems = check_durability(kafka, names)
+    if problems:
+        more = f" ({len(problems) - 1} more: `lookalike topics check`)" if len(problems) > 1 else ""
+        raise ConfigError(problems[0] + more)
+
+
+def serve_probes(settings: Settings, worker: Worker, metrics: WorkerMetrics, stack: ExitStack) -> None:
+    """`/metrics`, `/healthz` and `/readyz`, where a port is set."""
+    from embedder.probes import Probes
+
+    port, host = settings.worker.metrics_port, settings.worker.metrics_host
+    if port is None:
+        return
+    try:
+        stack.enter_context(Probes(host, port, registry=metrics.registry, ready=lambda: worker.ready))
+    except OSError as exc:
+        raise ConfigError(f"LOOKALIKE_WORKER_METRICS_PORT={port}: {exc.strerror or exc}") from exc
 
 
 def make_collection(index: IndexClient) -> None:

@@ -158,7 +158,7 @@ def _index(parts: Parts, *, ready_too: Callable[[], bool]) -> Child:
 def _worker(parts: Parts, number: int) -> Child:
     return Child(
         name=f"worker-{number}",
-        command=_own("worker"),
+        command=_own("worker", *([] if parts.kafka is None else ["--allow-single-broker"])),
         env=_worker_environment(parts, number),
         ready=_everything_owned(parts),
         stop_timeout_s=WORKER_STOP_S,
@@ -181,10 +181,11 @@ def _everything_owned(parts: Parts) -> Callable[[], bool]:
 
     def owned() -> bool:
         lanes = {kafka.topic_names().lane(lane) for lane in Lane}
+        wanted = sum(spec.partitions for spec in kafka.topic_specs(partitions=parts.partitions) if spec.name in lanes)
         if not watches:
             watches.append(GroupWatch(parts.client(), kafka.group_id))
         try:
-            return watches[0].owned_partitions(lanes) >= len(lanes) * parts.partitions
+            return watches[0].owned_partitions(lanes) >= wanted
         except DependencyError:
             return False
 

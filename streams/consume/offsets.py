@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 
 class PartitionOffsets:
@@ -71,6 +72,12 @@ class PartitionOffsets:
                 self._committed = next_offset
 
     @property
+    def span(self) -> int:
+        """How far the newest admitted offset is ahead of the mark: what comes again after a crash."""
+        with self._lock:
+            return 0 if self._next is None or not self._open else self._next - self._open[0]
+
+    @property
     def in_flight(self) -> int:
         """Admitted and not finished."""
         with self._lock:
@@ -95,3 +102,20 @@ class PartitionOffsets:
 
     def _mark(self) -> int | None:
         return self._open[0] if self._open else self._next
+
+
+class StandingMarks:
+    """For how long marks have stood still with something in flight: one look a second, nothing per event."""
+
+    def __init__(self) -> None:
+        self._since: dict[PartitionOffsets, tuple[int | None, float]] = {}
+
+    def oldest_s(self, trackers: Iterable[PartitionOffsets], *, now: float) -> float:
+        """The longest of them, in seconds since this was first seen; 0 where everything moves."""
+        known, self._since = self._since, {}
+        for tracker in trackers:
+            if tracker.in_flight:
+                mark = tracker.next_offset
+                before = known.get(tracker)
+                self._since[tracker] = before if before is not None and before[0] == mark else (mark, now)
+        return max((now - since for _, since in self._since.values()), default=0.0)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
+from streams.consume.retry import Attempted
 from streams.consume.source import Delivery
 from streams.errors import Reason
 from streams.event import COLLECTION_HEADER, Headers
+from streams.onward import DEAD_PREFIX, Origin, travelling
 from streams.producer import OnAck, Producer
 
-PREFIX = "lookalike.dead."
 MAX_MESSAGE_CHARS = 4000
 """An error text (a traceback) is cut here: history must not outgrow the record it explains."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Why a record was given up. `error` is the exception's class, `cause` what `attempts_exhausted` hides."""
+    """Why a record was given up. `error` is the exception's class, `cause` what `attempts_exhausted` hides.
+
+    `history` are the rounds of tries before the last, one per retry record.
+    """
 
     reason: Reason
     stage: str
@@ -27,14 +33,17 @@ class DeadLetter:
     at_us: int
     collection: str
     cause: Reason | None = None
+    history: tuple[Attempted, ...] = ()
 
     def headers(self, delivery: Delivery) -> Headers:
         """The original headers, then this history; an older history (of a replayed record) gives way."""
+        here = Origin(delivery.topic, delivery.partition, delivery.offset, delivery.timestamp_ms)
+        origin = Origin.of(delivery.headers) or here
         own = {
-            "topic": delivery.topic,
-            "partition": delivery.partition,
-            "offset": delivery.offset,
-            "timestamp_ms": delivery.timestamp_ms,
+            "topic": origin.topic,
+            "partition": origin.partition,
+            "offset": origin.offset,
+            "timestamp_ms": origin.timestamp_ms,
             "reason": self.reason.value,
             "cause": self.cause.value if self.cause is not None else None,
             "stage": self.stage,
@@ -43,9 +52,10 @@ class DeadLetter:
             "attempts": self.attempts,
             "worker": self.worker,
             "at_us": self.at_us,
+            "history": msgspec.json.encode(self.history).decode() if self.history else None,
         }
-        kept = [(n, v) for n, v in delivery.headers if not n.startswith(PREFIX) and n != COLLECTION_HEADER]
-        history = [(PREFIX + name, str(value).encode()) for name, value in own.items() if value is not None]
+        kept = travelling(delivery.headers, origin=here, first_published_us=delivery.timestamp_ms * 1000)
+        history = [(DEAD_PREFIX + name, str(value).encode()) for name, value in own.items() if value is not None]
         return [*kept, *history, (COLLECTION_HEADER, self.collection.encode())]
 
 

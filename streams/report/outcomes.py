@@ -19,6 +19,8 @@ class OutcomeState(StrEnum):
     UNCHANGED = "unchanged"
     SUPERSEDED = "superseded"
     DELETED = "deleted"
+    RETRYING = "retrying"
+    """Not the last word: a retry record exists, and another outcome of the same event follows."""
     FAILED = "failed"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embedder.stages.intake import MIN_WINDOW, Window
+from embedder.stages.window import MIN_WINDOW, Window
 
 
 @dataclass
