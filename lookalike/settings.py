@@ -37,18 +37,6 @@ class ProcessSettings(Section):
     ] = "info"
 
 
-class MetricsSettings(Section):
-    """Where worker, index and pulse tell about themselves: `/metrics`, `/healthz`, `/readyz`. The API tells its own."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX + "METRICS_")
-
-    host: Annotated[str, Field(description="address to listen on; whoever reaches it may read")] = "127.0.0.1"
-    port: Annotated[
-        int | None,
-        Field(ge=0, le=65_535, description="0 for a free one; without it there is none (`up` gives each process one)"),
-    ] = None
-
-
 class PulseSettings(Section):
     """How often `lookalike pulse` looks, and how many tenants it tells apart."""
 
@@ -57,6 +45,8 @@ class PulseSettings(Section):
     every_s: Annotated[float, Field(gt=0, le=300, description="seconds between two looks at lag and index")] = 15.0
     recall_every_s: Annotated[float, Field(gt=0, le=86_400, description="seconds between two samples of recall")] = 60.0
     top_tenants: Annotated[int, Field(ge=1, le=100, description="that have rows of their own; all others are one")] = 10
+    metrics_host: Annotated[str, Field(description="address of its `/metrics` and `/pulse`")] = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535, description="its port; 0 for a free one")] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,6 @@ class Settings:
     worker: WorkerSettings
     normalize: NormalizeSettings
     api: ApiSettings
-    metrics: MetricsSettings
     pulse: PulseSettings
 
 
@@ -86,7 +75,6 @@ CATALOGUE: tuple[type[Section], ...] = (
     WorkerSettings,
     NormalizeSettings,
     ApiSettings,
-    MetricsSettings,
     PulseSettings,
 )
 
@@ -108,7 +96,6 @@ def read_settings() -> Settings:
         worker=load(WorkerSettings),
         normalize=load(NormalizeSettings),
         api=load(ApiSettings),
-        metrics=load(MetricsSettings),
         pulse=load(PulseSettings),
     )
 

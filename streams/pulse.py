@@ -24,7 +24,7 @@ import structlog
 
 from streams.errors import DependencyError
 from streams.event import TENANT_ID
-from streams.report.dead_letters import PREFIX
+from streams.onward import DEAD_PREFIX
 from streams.report.outcomes import decode
 from streams.settings import KafkaSettings
 from streams.starts import Starts, begin_group, starts_since
@@ -213,7 +213,7 @@ class FaustView:
         headers = _headers(message.headers)
         key = getattr(message, "key", None) or b""
         tenant_id = _tenant(key.partition(b"/")[0].decode("ascii", "replace"))
-        reason = headers.get(f"{PREFIX}reason", b"").decode("ascii", "replace")[:64]
+        reason = headers.get(f"{DEAD_PREFIX}reason", b"").decode("ascii", "replace")[:64]
         self._view.record_dead_letter(round(message.timestamp * 1000), tenant_id, reason or UNKNOWN)
 
 

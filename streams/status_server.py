@@ -71,7 +71,7 @@ class StatusServer:
             self._server = _Server((host, port), _handler(answers))
         except OSError as exc:
             raise ConfigError(
-                f"port {port} of {host} cannot be had ({exc.strerror or exc}): set another LOOKALIKE_METRICS_PORT"
+                f"port {port} of {host} cannot be had ({exc.strerror or exc}): set another LOOKALIKE_…_METRICS_PORT"
             ) from exc
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()

@@ -37,7 +37,7 @@ class PulseProcess:
             "LOOKALIKE_KAFKA_BOOTSTRAP": bootstrap,
             "LOOKALIKE_KAFKA_TOPIC_PREFIX": prefix,
             "LOOKALIKE_INDEX_SOCKET": str(index_socket or folder / "nobody.sock"),
-            "LOOKALIKE_METRICS_PORT": "0",
+            "LOOKALIKE_PULSE_METRICS_PORT": "0",
             "LOOKALIKE_PULSE_EVERY_S": "0.5",
             "LOOKALIKE_PULSE_RECALL_EVERY_S": "0.5",
         }

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -68,7 +69,6 @@ def run(settings: Settings, addresses: Addresses) -> None:
             top_tenants=settings.pulse.top_tenants,
             fail=end_process,
         )
-        port = settings.metrics.port or 0
         stop = threading.Event()
         looks = threading.Thread(
             target=pulse.run,
@@ -77,22 +77,57 @@ def run(settings: Settings, addresses: Addresses) -> None:
             name="looks",
             daemon=True,
         )
-        pages = {"/pulse": pulse.page}
-        with StatusServer(settings.metrics.host, port, registry=registry, ready=pulse.ready, pages=pages) as server:
+        beat = Heartbeat()
+        with StatusServer(
+            settings.pulse.metrics_host,
+            settings.pulse.metrics_port,
+            registry=registry,
+            health=beat.health,
+            ready=pulse.ready,
+            pages={"/pulse": pulse.page},
+        ) as server:
             say(server.url)
             looks.start()
             try:
-                asyncio.run(_until_asked(faust.run))
+                asyncio.run(_until_asked(faust.run, beat))
             finally:
                 stop.set()
                 looks.join()
 
 
-async def _until_asked(run_view: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+class Heartbeat:
+    """Whether the event loop moves: told from within it, asked from another thread."""
+
+    every_s = 1.0
+    limit_s = 30.0
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+
+    def tell(self) -> None:
+        """The loop came round."""
+        self._at = self._clock()
+
+    def health(self) -> tuple[bool, dict[str, float]]:
+        """How late the loop is, in seconds; not well above `limit_s`."""
+        late_s = max(0.0, self._clock() - self._at - self.every_s)
+        return late_s < self.limit_s, {"event_loop_late_s": round(late_s, 3)}
+
+
+async def _until_asked(run_view: Callable[[asyncio.Event], Awaitable[None]], beat: Heartbeat) -> None:
     """The view in this thread's loop, until SIGTERM or Ctrl-C."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+
+    async def keep_telling() -> None:
+        while True:
+            beat.tell()
+            await asyncio.sleep(beat.every_s)
+
+    telling = asyncio.ensure_future(keep_telling())
     with contextlib.suppress(asyncio.CancelledError):  # Faust's own tasks end that way
         await run_view(asked)
+    telling.cancel()

@@ -7,7 +7,7 @@ import socket
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -23,7 +23,9 @@ from streams.errors import ConfigError, DependencyError
 if TYPE_CHECKING:
     from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
+    from embedder.watchdog import Watchdog
     from embedder.worker import Worker, WorkerOptions
+    from streams.checks import Checks
 
 PROCESS_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -68,8 +70,6 @@ def start_with_environment(wanted: dict[str, str]) -> None:
 
 def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool = False) -> int:
     """Connect everything, work, drain; returns the exit code."""
-    from prometheus_client import CollectorRegistry
-
     from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
     from embedder.models.collection import collection_of
@@ -79,9 +79,12 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     from embedder.stages.decode import DecodePool, DecodeRules
     from embedder.watchdog import Watchdog, end_process
     from embedder.worker import Worker
+    from streams.checks import Checks
     from streams.consume.consumer import KafkaSource
     from streams.consume.protocol import group_protocol
     from streams.producer import KafkaProducer
+    from streams.reach import Broker
+    from streams.status_server import process_registry
 
     stop = stop_on_signals()
     network = model(settings.model.model)
@@ -95,7 +98,7 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     )
     spec = collection_of(info, weights)
     kafka = addresses.kafka(settings)
-    metrics = WorkerMetrics(CollectorRegistry())
+    metrics = WorkerMetrics(process_registry())
     with ExitStack() as stack:
         decoder = stack.enter_context(closing(DecodePool(settings.decode.children, rules)))
         engine = TorchEngine(network, weights)
@@ -110,12 +113,13 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             protocol=group_protocol(kafka, settings.kafka.group_protocol),
             retry=settings.kafka.retry_steps(),
         )
+        objects = open_store(settings, addresses)
         watchdog = Watchdog(limit_s=settings.worker.watchdog_s, on_stuck=end_process)
         worker = Worker(
             source=source,
             producer=producer,
             index=index,
-            objects=open_store(settings, addresses),
+            objects=objects,
             grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
             decoder=decoder,
             engine=engine,
@@ -126,7 +130,11 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             stop=stop,
             watch=watchdog.tell,
         )
-        serve_probes(settings, worker, metrics, stack)
+        bucket = settings.objects.buckets[0]
+        checks = Checks(
+            {"broker": Broker(kafka).check, "index": index.ping, "objects": lambda: objects.check(bucket)},
+        )
+        serve_probes(settings, worker, metrics, watchdog, checks, stack)
         watchdog.start()
         stack.callback(watchdog.stop)
         worker.run()
@@ -176,17 +184,24 @@ def check_topics(settings: Settings, addresses: Addresses, *, allow_single_broke
         raise ConfigError(problems[0] + more)
 
 
-def serve_probes(settings: Settings, worker: Worker, metrics: WorkerMetrics, stack: ExitStack) -> None:
-    """`/metrics`, `/healthz` and `/readyz`, where a port is set."""
-    from embedder.probes import Probes
+def serve_probes(
+    settings: Settings, worker: Worker, metrics: WorkerMetrics, watchdog: Watchdog, checks: Checks, stack: ExitStack
+) -> None:
+    """`/metrics`, `/healthz` (the poll thread moves) and `/readyz` (new events are taken), where a port is set."""
+    from streams.status_server import StatusServer
 
     port, host = settings.worker.metrics_port, settings.worker.metrics_host
     if port is None:
         return
-    try:
-        stack.enter_context(Probes(host, port, registry=metrics.registry, ready=lambda: worker.ready))
-    except OSError as exc:
-        raise ConfigError(f"LOOKALIKE_WORKER_METRICS_PORT={port}: {exc.strerror or exc}") from exc
+
+    def health() -> tuple[bool, dict[str, Any]]:
+        return watchdog.silent_s < settings.worker.watchdog_s, {"poll_gap_s": round(watchdog.silent_s, 3)}
+
+    def ready() -> tuple[bool, dict[str, Any]]:
+        _, dependencies = checks.ask()
+        return worker.ready, {"paused": worker.paused_by, **dependencies}
+
+    stack.enter_context(StatusServer(host, port, registry=metrics.registry, health=health, ready=ready))
 
 
 def make_collection(index: IndexClient) -> None:

@@ -17,8 +17,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from streams.backlog import BacklogWatch
 from streams.errors import Reason
 from streams.group import GroupWatch
+from streams.onward import DEAD_PREFIX
 from streams.producer import KafkaProducer
-from streams.report.dead_letters import PREFIX
 from streams.report.outcomes import Outcome, OutcomeState, encode
 from streams.tail import Tail, extent
 from streams.tenant_view import OTHER, UNKNOWN
@@ -59,7 +59,7 @@ def send(client: dict[str, Any], names: TopicNames) -> Send:
     """Sends the n-th records of a stream in which everything occurs: success, failure, dead letters, poison."""
 
     def put(topic: str, key: bytes | None, value: bytes | None, **headers: str) -> tuple[str, Any, Any, Any]:
-        return topic, key, value, [(PREFIX + name, text.encode()) for name, text in headers.items()]
+        return topic, key, value, [(DEAD_PREFIX + name, text.encode()) for name, text in headers.items()]
 
     def nth(n: int) -> list[tuple[str, Any, Any, Any]]:
         tenant = TENANTS[n % 7 % 3]
@@ -124,7 +124,7 @@ def recount(client: dict[str, Any], names: TopicNames, *, begin: float, end: flo
                         continue
                     if topic == names.dead:
                         tenant = (record.key or b"").split(b"/")[0].decode("ascii", "replace")
-                        reason = dict(record.headers).get(f"{PREFIX}reason", UNKNOWN.encode()).decode()
+                        reason = dict(record.headers).get(f"{DEAD_PREFIX}reason", UNKNOWN.encode()).decode()
                         found[tenant if tenant in TENANTS else UNKNOWN]["dead_letters"][reason] += 1
                         continue
                     try:

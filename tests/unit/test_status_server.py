@@ -98,5 +98,5 @@ def test_pages_are_json_and_other_paths_are_not_found(server: StatusServer) -> N
 def test_a_taken_port_is_one_line_that_says_what_to_set(server: StatusServer) -> None:
     """Not a traceback of the socket module."""
     port = int(server.url.rpartition(":")[2])
-    with pytest.raises(ConfigError, match="LOOKALIKE_METRICS_PORT"):
+    with pytest.raises(ConfigError, match="_METRICS_PORT"):
         StatusServer("127.0.0.1", port, registry=process_registry())
