@@ -51,7 +51,8 @@ class Counts:
 
     @property
     def finished(self) -> int:
-        return self.outcomes.total()
+        """Events that came to an end; one that is tried again later has not."""
+        return self.outcomes.total() - self.outcomes[OutcomeState.RETRYING.value]
 
     def freshness_s(self, quantile: float) -> float | None:
         """Seconds from first publish to searchable, at most 10 % too high; None where nothing was indexed."""
