@@ -49,6 +49,21 @@ class Counts:
         self.dead_letters.update(other.dead_letters)
         self.freshness.update(other.freshness)
 
+    def remove(self, other: Counts) -> None:
+        """Count nothing of `other` any more; what is left with nothing goes."""
+        for mine, theirs in zip(self._parts(), other._parts(), strict=True):
+            for name, n in theirs.items():
+                mine[name] -= n
+                if mine[name] <= 0:
+                    del mine[name]
+
+    def _parts(self) -> tuple[Counter[Any], ...]:
+        return self.outcomes, self.failures, self.dead_letters, self.freshness
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(self._parts())
+
     @property
     def finished(self) -> int:
         """Events that came to an end; one that is tried again later has not."""
@@ -108,33 +123,35 @@ class TenantFigures:
 
 
 class TenantView:
-    """Counts by slice and tenant. One thread records, others may look."""
+    """Counts by slice and tenant, and their sums, so that looking costs nothing per slice. One thread records,
+    others may look."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives seconds since 1970."""
         self._clock = clock
         self._lock = threading.Lock()
         self._slices: dict[int, dict[str, Counts]] = {}
+        self._slice_sums: dict[int, Counts] = {}
+        self._tenants: dict[str, Counts] = {}
+        self._all = Counts()
 
     def record_outcome(
         self, at_ms: int, tenant_id: str | None, state: OutcomeState, reason: str | None, freshness_s: float | None
     ) -> None:
         """One record of `images.outcomes`, written at `at_ms`."""
+        bucket = None if freshness_s is None else _bucket(freshness_s)
         with self._lock:
-            counts = self._counts(at_ms, tenant_id)
-            if counts is None:
-                return
-            counts.outcomes[state.value] += 1
-            if state is OutcomeState.FAILED:
-                counts.failures[reason or UNKNOWN] += 1
-            if freshness_s is not None:
-                counts.freshness[_bucket(freshness_s)] += 1
+            for counts in self._counts(at_ms, tenant_id):
+                counts.outcomes[state.value] += 1
+                if state is OutcomeState.FAILED:
+                    counts.failures[reason or UNKNOWN] += 1
+                if bucket is not None:
+                    counts.freshness[bucket] += 1
 
     def record_dead_letter(self, at_ms: int, tenant_id: str | None, reason: str) -> None:
         """One record of `images.dead`, written at `at_ms`."""
         with self._lock:
-            counts = self._counts(at_ms, tenant_id)
-            if counts is not None:
+            for counts in self._counts(at_ms, tenant_id):
                 counts.dead_letters[reason] += 1
 
     def figures(self, backlog: Mapping[str, float], *, top: int = TOP_TENANTS) -> list[TenantFigures]:
@@ -144,57 +161,80 @@ class TenantView:
         """
         with self._lock:
             now_slice = self._forget()
-            totals, recent = self._sum(self._slices), self._sum(range(now_slice - RECENT_SLICES + 1, now_slice + 1))
-        recent_s = (RECENT_SLICES - 1) * SLICE_S + self._clock() % SLICE_S
-        rates = {tenant_id: counts.finished / recent_s for tenant_id, counts in recent.items()}
-        names = set(totals) | {name for name, n in backlog.items() if n > 0}
-        rows = [
-            TenantFigures(name, totals.get(name, Counts()), rates.get(name, 0.0), backlog.get(name, 0.0))
-            for name in names
-        ]
-        rows.sort(key=lambda row: (-_weight(row), row.tenant_id))
-        rest = rows[top:]
-        return [*rows[:top], _together(rest)] if rest else rows
+            waiting = {name: n for name, n in backlog.items() if n > 0}
+            weights = {name: waiting.get(name, 0.0) + _weight(counts) for name, counts in self._tenants.items()}
+            names = {**waiting, **weights}
+            first = sorted(names, key=lambda name: (-names[name], name))[:top]
+            rows = [
+                TenantFigures(name, _copy(self._tenants.get(name)), self._rate(name, now_slice), waiting.get(name, 0.0))
+                for name in first
+            ]
+            if len(names) > len(first):
+                rows.append(self._others(rows, now_slice, sum(waiting.values()), len(names) - len(first)))
+            return rows
 
     def window(self) -> tuple[float, float]:
         """The first second that counts now, and the first that does not yet."""
         last = int(self._clock() // SLICE_S)
         return float((last - N_SLICES + 1) * SLICE_S), float((last + 1) * SLICE_S)
 
-    def _counts(self, at_ms: int, tenant_id: str | None) -> Counts | None:
-        """Where a record of `at_ms` counts; a clock that runs ahead counts now, what is too old not at all."""
+    def _counts(self, at_ms: int, tenant_id: str | None) -> Iterable[Counts]:
+        """Where a record of `at_ms` counts; a clock that runs ahead counts now, what is too old nowhere."""
         now_slice = int(self._clock() // SLICE_S)
         number = min(at_ms // (SLICE_S * 1000), now_slice)
         if number <= now_slice - N_SLICES:
-            return None
+            return ()
         if number not in self._slices:
             self._forget()
-        return self._slices.setdefault(number, {}).setdefault(tenant_id or UNKNOWN, Counts())
+            self._slices[number], self._slice_sums[number] = {}, Counts()
+        name, in_slice = tenant_id or UNKNOWN, self._slices[number]
+        return (
+            in_slice.setdefault(name, Counts()),
+            self._tenants.setdefault(name, Counts()),
+            self._slice_sums[number],
+            self._all,
+        )
 
     def _forget(self) -> int:
+        """Take what is too old out of every sum; returns the slice of now."""
         now_slice = int(self._clock() // SLICE_S)
         for number in [number for number in self._slices if number <= now_slice - N_SLICES]:
-            del self._slices[number]
+            for name, counts in self._slices.pop(number).items():
+                total = self._tenants[name]
+                total.remove(counts)
+                if total.is_empty:
+                    del self._tenants[name]
+            self._all.remove(self._slice_sums.pop(number))
         return now_slice
 
-    def _sum(self, numbers: Iterable[int]) -> dict[str, Counts]:
-        found: dict[str, Counts] = {}
-        for number in numbers:
-            for tenant_id, counts in self._slices.get(number, {}).items():
-                found.setdefault(tenant_id, Counts()).add(counts)
-        return found
+    def _rate(self, name: str | None, now_slice: int) -> float:
+        """Finished events a second in the recent slices; None is everybody."""
+        finished = 0
+        for number in range(now_slice - RECENT_SLICES + 1, now_slice + 1):
+            found = self._slice_sums.get(number) if name is None else self._slices.get(number, {}).get(name)
+            finished += 0 if found is None else found.finished
+        return finished / ((RECENT_SLICES - 1) * SLICE_S + self._clock() % SLICE_S)
+
+    def _others(self, rows: Iterable[TenantFigures], now_slice: int, backlog: float, n_tenants: int) -> TenantFigures:
+        """Everything that is not in `rows`, in one."""
+        counts, rate = _copy(self._all), self._rate(None, now_slice)
+        for row in rows:
+            counts.remove(row.counts)
+            rate -= row.recent_per_s
+            backlog -= row.backlog
+        return TenantFigures(OTHER, counts, max(0.0, rate), max(0.0, backlog), n_tenants)
 
 
-def _weight(row: TenantFigures) -> float:
-    return row.counts.finished + row.counts.dead_letters.total() + row.backlog
+def _weight(counts: Counts) -> int:
+    return counts.finished + counts.dead_letters.total()
 
 
-def _together(rows: list[TenantFigures]) -> TenantFigures:
-    counts = Counts()
-    for row in rows:
-        counts.add(row.counts)
-    backlog, rate = sum(row.backlog for row in rows), sum(row.recent_per_s for row in rows)
-    return TenantFigures(OTHER, counts, rate, backlog, len(rows))
+def _copy(counts: Counts | None) -> Counts:
+    """As it is now: what goes on counting is not shown half."""
+    copied = Counts()
+    if counts is not None:
+        copied.add(counts)
+    return copied
 
 
 def _bucket(seconds: float) -> int:

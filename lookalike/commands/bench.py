@@ -27,6 +27,7 @@ def command() -> None:
     Examples:
       lookalike bench pipeline --embedder stub --json
       lookalike bench pipeline --embedder real
+      lookalike bench metrics
     """
 
 
@@ -60,6 +61,24 @@ def pipeline(embedder: str, events: int | None, rounds: int, idle: int, as_json:
         say(line)
     else:
         say("\n".join(table((name, value) for name, value in figures.items())))
+
+
+@command.command("metrics")
+@click.option("--events", type=click.IntRange(1000), default=50_000, show_default=True, help="Counted in each round.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@json_option
+def metrics(events: int, rounds: int, as_json: bool) -> None:
+    """CPU of the worker's metrics per event; the pulse's answer and its series with 100 and 1,000 tenants."""
+    from lookalike.bench.proc import device
+    from lookalike.bench.telling import telling
+
+    figures = {**telling(n_events=events, rounds=rounds), "device": device()}
+    line = keep("metrics", figures)
+    if as_json:
+        say(line)
+        return
+    for row in table([("figure", "value"), *((name, str(value)) for name, value in figures.items())]):
+        say(row)
 
 
 @contextmanager
