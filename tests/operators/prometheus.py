@@ -1,4 +1,4 @@
-"""A real Prometheus on a port of its own, and alert rules in which a minute is three seconds."""
+"""A real Prometheus on a port of its own, and alert rules in which a minute is six seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 from lookalike.local.processes import OwnProcess, free_ports
 from tests.waiting import wait_until
 
-QUICKER = 20
+QUICKER = 10
 """Durations of the alerts are divided by it: the same expressions, over the series of this run, in minutes."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"\[(\d+)([smhd])\]")

@@ -35,4 +35,4 @@ def test_quicker_rules_differ_in_their_durations_only(tmp_path: Path) -> None:
     path.write_text(quicker((FOLDER / "alerts.yml").read_text()))
     code, said = promtool("check", "rules", str(path))
     assert code == 0, said
-    assert "[15s]" in path.read_text()
+    assert "[30s]" in path.read_text()
