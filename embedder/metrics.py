@@ -83,6 +83,8 @@ class FinishedEvents(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.total = 0
+        """All of them, whatever became of them."""
         self._events: Tally[tuple[str, str]] = Tally()
         self._stages: dict[str, _Buckets] = {}
         self._freshness: dict[str, _Buckets] = {}
@@ -90,6 +92,7 @@ class FinishedEvents(Collector):
     def record(self, lane: str, outcome: str, stage_s: Mapping[str, float], freshness_s: float | None) -> None:
         """Count one event."""
         with self._lock:
+            self.total += 1
             self._events[lane, outcome] += 1
             for stage, seconds in stage_s.items():
                 series = self._stages.get(stage)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -22,6 +21,7 @@ from embedder.index.points import Vector
 from embedder.index.protocol import CollectionSpec
 from embedder.query_embedder_process import EmbeddingProcess, ProcessDiedError
 from embedder.query_embedder_wire import Want
+from embedder.vision_options import VisionOptions
 from streams.errors import DependencyError, LookalikeError
 
 COMMAND = (sys.executable, "-m", "embedder.query_embedder_child")
@@ -33,15 +33,12 @@ class QueueFullError(LookalikeError):
 
 @dataclass(frozen=True, slots=True)
 class QueryEmbedderOptions:
-    """The model and the decode rules are the worker's; `deadline_s` is for one picture, waiting included.
+    """`vision` is the worker's; `deadline_s` is for one picture, waiting included.
 
     `start_s` is how long the child may take to load its network (torch from a cold disk: 10 s).
     """
 
-    model: str
-    weights: Path | None = None
-    max_pixels: int = 50_000_000
-    decode_timeout_s: float = 10.0
+    vision: VisionOptions
     deadline_s: float = 10.0
     start_s: float = 120.0
     max_waiting: Mapping[Want, int] = field(
@@ -50,8 +47,17 @@ class QueryEmbedderOptions:
     command: tuple[str, ...] = COMMAND
 
     def setup(self) -> wire.Setup:
-        weights = None if self.weights is None else str(self.weights)
-        return wire.Setup(self.model, weights, self.max_pixels, self.decode_timeout_s)
+        vision = self.vision
+        return wire.Setup(
+            model=vision.model,
+            weights=None if vision.weights is None else str(vision.weights),
+            weights_sha256=vision.weights_sha256,
+            engine=vision.engine,
+            preprocessing=vision.preprocessing,
+            cache=None if vision.cache is None else str(vision.cache),
+            max_pixels=vision.max_pixels,
+            decode_timeout_s=vision.decode_timeout_s,
+        )
 
 
 class QueryEmbedder:

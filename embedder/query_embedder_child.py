@@ -47,30 +47,27 @@ def main() -> None:
 
 
 def open_eyes(setup: wire.Setup) -> Eyes:
-    """The worker's own decoder and network. Takes seconds. Raises ConfigError (no weights)."""
-    from embedder.models.collection import collection_of  # noqa: PLC0415
-    from embedder.models.registry import model  # noqa: PLC0415 - all of this loads while the socket is being read
-    from embedder.stages.decode import DecodePool, DecodeRules  # noqa: PLC0415
+    """The worker's own decoder and network. Takes seconds. Raises ConfigError (no weights, a refused engine)."""
+    from embedder.vision import Vision  # noqa: PLC0415 - loads while the socket is being read
+    from embedder.vision_options import VisionOptions  # noqa: PLC0415
 
-    network = model(setup.model)
-    weights = network.find_weights(None if setup.weights is None else Path(setup.weights))
-    info = network.info
-    from embedder.models.torch_engine import TorchEngine  # noqa: PLC0415 - takes seconds: not before the weights are there
-
-    def pool(input_px: int) -> DecodePool:
-        rules = DecodeRules(
-            input_px=input_px,
-            resample=info.resample,
+    vision = Vision(
+        VisionOptions(
+            model=setup.model,
+            weights=None if setup.weights is None else Path(setup.weights),
+            weights_sha256=setup.weights_sha256,
+            engine=setup.engine,
+            preprocessing=setup.preprocessing,
+            cache=None if setup.cache is None else Path(setup.cache),
             max_pixels=setup.max_pixels,
-            timeout_s=setup.decode_timeout_s,
+            decode_timeout_s=setup.decode_timeout_s,
         )
-        return DecodePool(1, rules)
-
+    )
     return Eyes(
-        spec=collection_of(info, weights),
-        decoder=pool(info.input_px),
-        thumbnails=pool(THUMBNAIL_PX),
-        engine=TorchEngine(network, weights),
+        spec=vision.spec,
+        decoder=vision.open_decoder(1),
+        thumbnails=vision.open_thumbnails(THUMBNAIL_PX),
+        engine=vision.open_engine().engine,
     )
 
 

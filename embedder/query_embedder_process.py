@@ -12,6 +12,7 @@ from concurrent.futures import Future
 
 from embedder import query_embedder_wire as wire
 from embedder.index.protocol import CollectionSpec
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from embedder.query_embedder_wire import Want
 from streams.errors import DependencyError, EventError, Reason, RetryableError
 
@@ -154,8 +155,7 @@ def _popen(command: Sequence[str], fd: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*command, str(fd)],
             pass_fds=(fd,),
-            # One thread, as in a worker: threads that spin for each other cost more than they bring.
-            env={"OMP_NUM_THREADS": "1", **os.environ},
+            env={**PROCESS_ENVIRONMENT, **os.environ},
             stdin=subprocess.DEVNULL,
             stdout=2,  # stdout is for what the user asked for
             process_group=0,  # a Ctrl-C is meant for us: we end it when we are done

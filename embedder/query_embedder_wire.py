@@ -32,6 +32,10 @@ class Setup(msgspec.Struct, frozen=True, array_like=True):
 
     model: str
     weights: str | None
+    weights_sha256: str | None
+    engine: str
+    preprocessing: str
+    cache: str | None
     max_pixels: int
     decode_timeout_s: float
 

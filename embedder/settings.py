@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from embedder.index.fields import Field as DeclaredField
+from embedder.index.fields import parse_fields
 from embedder.objects.grants import Grants
 from embedder.objects.places import Places
 from streams.errors import ConfigError
 from streams.notifications.keys import DEFAULT_TEMPLATE, KeyTemplate
 from streams.settings import PREFIX, Section, variable_of
+
+STORE_ADDRESS = "store://"
 
 
 class IndexSettings(Section):
@@ -26,16 +30,46 @@ class IndexSettings(Section):
     index_metrics_port: Annotated[
         int | None, Field(ge=0, le=65_535, description="its port, 0 for a free one; without it there is none")
     ] = None
-    qdrant_url: Annotated[str | None, Field(description="a Qdrant server; refused: not in this version")] = None
-    qdrant_api_key: Annotated[SecretStr | None, Field(description="its key; refused: not in this version")] = None
-    qdrant_ca_file: Annotated[
-        FilePath | None, Field(description="certificates to trust for it (PEM); refused: not in this version")
+    qdrant_url: Annotated[
+        str | None, Field(description="a Qdrant server instead (its REST port): `https://qdrant.example:6333`")
     ] = None
+    qdrant_grpc_port: Annotated[int, Field(ge=1, le=65_535, description="its gRPC port, which carries the points")] = (
+        6334
+    )
+    qdrant_api_key: Annotated[SecretStr | None, Field(description="its key")] = None
+    qdrant_ca_file: Annotated[FilePath | None, Field(description="certificates to trust for it (PEM)")] = None
+    qdrant_alias: Annotated[
+        str, Field(pattern=r"^[a-z0-9_-]{1,64}$", description="the alias there that means the current collection")
+    ] = "lookalike"
+    declared_fields: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="comma-separated `NAME:number` and `NAME:time`: attributes that ranges can be asked of, at "
+            "most 16; a collection is made with them, others need `lookalike index migrate`"
+        ),
+    ] = ()
+
+    @field_validator("declared_fields", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @model_validator(mode="after")
-    def _no_server_yet(self) -> Self:
-        _refuse(self, "qdrant_", "this version keeps its vectors in `lookalike index serve` only")
+    def _sound(self) -> Self:
+        try:
+            self.fields()
+        except ConfigError as exc:
+            raise ValueError(f"LOOKALIKE_DECLARED_FIELDS: {exc}") from exc
+        if self.qdrant_url is not None and self.index_socket is not None:
+            raise ValueError("LOOKALIKE_QDRANT_URL and LOOKALIKE_INDEX_SOCKET are both set: one index is enough")
         return self
+
+    def fields(self) -> tuple[DeclaredField, ...]:
+        """The attributes that ranges can be asked of."""
+        return parse_fields(self.declared_fields)
 
 
 class ObjectSettings(Section):
@@ -130,9 +164,45 @@ class ModelSettings(Section):
     model: Annotated[
         str, Field(min_length=1, description="`efficientnet_lite0` (weights installed) or `efficientnet_b0`")
     ] = "efficientnet_lite0"
-    model_weights: Annotated[FilePath | None, Field(description="a weights file instead of where the model looks")] = (
-        None
-    )
+    model_weights: Annotated[
+        str | None,
+        Field(
+            description="a weights file instead of where the model looks, or `store://bucket/key` in the object "
+            "store (then with LOOKALIKE_MODEL_WEIGHTS_SHA256)"
+        ),
+    ] = None
+    model_weights_sha256: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9a-f]{8,64}$", description="SHA-256 of that file, or at least 8 digits of its beginning"),
+    ] = None
+    model_engine: Annotated[
+        Literal["torch", "openvino", "openvino-fp32", "torch-cuda", "auto"],
+        Field(
+            description="what runs the network; each has to pass the fidelity gate on its machine; `auto`: the "
+            "quickest that does"
+        ),
+    ] = "torch"
+    model_preprocessing: Annotated[
+        Literal["full", "scaled", "scaled-turbo"],
+        Field(description="from bytes to the network's input (docs/models.md); another one is another collection"),
+    ] = "full"
+    model_cache: Annotated[
+        Path | None,
+        Field(description="folder for exported networks, gate verdicts, fetched weights; default ~/.cache/lookalike"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _a_store_address_has_a_hash(self) -> Self:
+        if self.model_weights is not None and self.model_weights.startswith(STORE_ADDRESS):
+            bucket, _, key = self.model_weights.removeprefix(STORE_ADDRESS).partition("/")
+            if not bucket or not key:
+                raise ValueError(f"LOOKALIKE_MODEL_WEIGHTS={self.model_weights} is no {STORE_ADDRESS}bucket/key")
+            if self.model_weights_sha256 is None:
+                raise ValueError(
+                    f"LOOKALIKE_MODEL_WEIGHTS={self.model_weights} needs LOOKALIKE_MODEL_WEIGHTS_SHA256: what comes "
+                    "over a network is used only where its hash is known"
+                )
+        return self
 
 
 class DecodeSettings(Section):
@@ -160,7 +230,9 @@ class WorkerSettings(Section):
     id: Annotated[
         str | None, Field(max_length=128, description="name in outcomes and dead letters; default `host-pid`")
     ] = None
-    max_batch: Annotated[int, Field(ge=1, le=256, description="pictures per call of the network")] = 4
+    max_batch: Annotated[
+        int | None, Field(ge=1, le=256, description="pictures per call of the network; 4 on a CPU, 64 on a GPU")
+    ] = None
     max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="events in hand at most")] = 1024
     max_in_flight_bytes: Annotated[
         int, Field(ge=1 << 20, le=1 << 34, description="bytes of the records in hand at most; pictures do not count")
@@ -176,7 +248,7 @@ class WorkerSettings(Section):
     ] = 0.5
     shunt_after_s: Annotated[
         float, Field(ge=0, le=600, description="how long a tenant must be above that share before it is moved")
-    ] = 2.0
+    ] = 1.0
     dead_letter_limit: Annotated[
         int,
         Field(

@@ -45,6 +45,11 @@ from streams.topics import Lane, TopicNames
 log = structlog.get_logger(__name__)
 
 
+WAITING_BATCHES = 16
+"""Of decoded pictures before the network: 10 MB at 4 a batch. Their queue is fair as well, so a tenant's
+picture waits for the batch that is being embedded and for none of those that were decoded before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """How a worker works. Times in seconds, sizes in bytes."""
@@ -57,7 +62,7 @@ class WorkerOptions:
     max_in_flight_bytes: int = 64 * 1024 * 1024
     max_image_bytes: int = 64 * 1024 * 1024
     tenant_live_share: float = 0.5
-    shunt_after_s: float = 2.0
+    shunt_after_s: float = 1.0
     dead_letter_limit: int = 50
     breaker_probe_s: float = PROBE_EVERY_S
     drain_s: float = 12.0
@@ -102,8 +107,8 @@ class Worker:
         self._window = Window(max_events=options.max_in_flight, max_bytes=options.max_in_flight_bytes)
         self._shares = LiveShares(share=options.tenant_live_share, after_s=options.shunt_after_s)
         self._outages = Outages(stopping=self._stopping, gauge=paused_gauge(metrics))
-        self._lookup, self._embed, self._write = (WorkQueue(self._done) for _ in range(3))
-        self._fetch = WorkQueue(self._done, fair=True)
+        self._lookup, self._write = WorkQueue(self._done), WorkQueue(self._done)
+        self._fetch, self._embed = WorkQueue(self._done, fair=True), WorkQueue(self._done, fair=True)
         self._breaker = DeadLetterBreaker(
             limit=options.dead_letter_limit, probe_every_s=options.breaker_probe_s, on_change=self._on_breaker
         )
@@ -167,7 +172,7 @@ class Worker:
             outages=self._outages,
             embed=self._embed,
             max_bytes=options.max_image_bytes,
-            max_waiting=2 * options.max_batch,
+            max_waiting=WAITING_BATCHES * options.max_batch,
             report=report.outcome,
             fail=report.fail,
         )
@@ -184,6 +189,7 @@ class Worker:
             queue=self._write,
             index=index,
             outages=self._outages,
+            window=self._window,
             lookup=self._lookup,
             report=report.outcome,
             fail=report.fail,
@@ -247,7 +253,7 @@ class Worker:
     def _done(self, work: Work) -> None:
         """This event has left the worker."""
         delivery = work.delivery
-        self._window.release(bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        self._window.release(handed_over=work.handed_over, bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
         if work.counted_live:
             self._shares.leave(work.known_event.tenant_id)
 

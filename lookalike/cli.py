@@ -18,14 +18,15 @@ COMMANDS = {
     "similar": "Show the pictures most like one.",
     "status": "Show lag, points, failures.",
     "doctor": "Check settings, services, versions, weights, keys, disk.",
+    "tenant": "Show or remove all of a tenant.",
     "worker": "Turn events into points of the index.",
     "normalize": "Turn bucket notifications into events.",
     "api": "Answer queries over HTTP, and serve the page.",
     "pulse": "Tell lag, recall, and what each tenant gets.",
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",
-    "keys": "Make, list and revoke access keys of the API.",
     "dead": "List, show and replay what could not be indexed.",
+    "keys": "Make, list and revoke access keys of the API.",
     "bench": "Measure this machine.",
 }
 """Name and one line of each; the command is `command` in the module of its name in `lookalike.commands`."""

@@ -84,7 +84,8 @@ def _families(collector: Collector) -> Iterable[Metric]:
 
 def _labels(collector: Collector, family: Metric) -> tuple[str, ...]:
     """A family made by hand has its labels, a client's own metric has them itself."""
-    return tuple(getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ()))
+    names: Iterable[str] = getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ())
+    return tuple(names)
 
 
 def render() -> str:

@@ -26,9 +26,9 @@ _WORDS = {
     "str": "text",
     "int": "integer",
     "float": "number",
-    "bool": "`true` / `false`",
     "Path": "path",
     "SecretStr": "secret",
+    "bool": "`true` / `false`",
 }
 
 

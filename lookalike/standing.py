@@ -23,6 +23,7 @@ def standing(settings: Settings, addresses: Addresses) -> dict[str, Any]:
         "broker": _or_error(broker, settings, addresses),
         "lag": _or_error(lag, settings, addresses),
         "dead_letters": _or_error(dead_letters, settings, addresses),
+        "model": _or_error(model, settings, addresses),
         "index": _or_error(index, settings, addresses),
         "api": _or_error(api, settings, addresses),
     }
@@ -84,11 +85,30 @@ def dead_letters(settings: Settings, addresses: Addresses) -> dict[str, Any]:
     }
 
 
+def model(settings: Settings, addresses: Addresses) -> dict[str, Any]:
+    """What these settings make of pictures; the engine as far as the gate has measured it on this machine."""
+    from embedder.models.registry import model as model_named
+    from lookalike.engines import engine_in_words, vision_options
+    from lookalike.stores import open_store
+
+    options = vision_options(settings, lambda: open_store(settings, addresses))
+    network = model_named(options.model)
+    weights = network.find_weights(options.weights, expected_sha256=options.weights_sha256)
+    ok, engine = engine_in_words(options, network, weights)
+    return {
+        "model": options.model,
+        "weights_sha256": weights.sha256,
+        "preprocessing": options.preprocessing,
+        "engine": engine,
+        "problems": [] if ok else [f"engine {engine}"],
+    }
+
+
 def index(settings: Settings, addresses: Addresses) -> dict[str, Any]:
     """What the collection holds, over all tenants."""
-    from embedder.index.service.client import IndexClient
+    from lookalike.index import open_index
 
-    client = IndexClient(addresses.index_socket(settings))
+    client = open_index(settings, addresses)
     try:
         stats = client.stats()
     finally:

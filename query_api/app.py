@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from query_api.deps import Check, Deps
+from query_api.deps import Check, Deps, Limits
 from query_api.errors import HANDLERS
 from query_api.lookup import CurrentSpec
 from query_api.metrics import QueryMetrics
@@ -35,33 +36,20 @@ from query_api.thumbnail_store import ThumbnailStore
 def create_app(deps: Deps) -> Starlette:
     """The application. Its lifespan starts and closes embedder and keys; everything else belongs to the caller."""
     limits = deps.limits
-    # Sets of threads: slow thumbnails must not keep searches waiting, nor a dead dependency the checks.
-    index = Threads(n_threads=limits.n_index_threads, max_waiting=limits.max_waiting, name="index")
-    uploads = Threads(n_threads=limits.max_uploads, max_waiting=0, name="uploads")
-    thumbnails = Threads(n_threads=limits.n_thumbnail_threads, max_waiting=limits.max_waiting, name="thumbnails")
-    changes = Threads(n_threads=limits.n_change_threads, max_waiting=limits.max_waiting, name="changes")
-    checks = Threads(n_threads=4, max_waiting=16, name="checks")
-    kept = ThumbnailStore(deps.objects, deps.places)
-    spec = CurrentSpec(deps.searcher, deps.clock)
-    readiness = Readiness(_checks(deps), optional={"embedder", "keys"}, threads=checks, clock=deps.clock)
+    rooms = Rooms.of(limits)
     rate = None if limits.rate_per_s is None else RateLimit(per_s=limits.rate_per_s, clock=deps.clock)
     gate = Gate(has_keys=deps.keys is not None, rate=rate)
-    operations: list[Operation] = [
-        *Images(deps, threads=index, spec=spec).operations(),
-        *Search(deps, index=index, uploads=uploads, spec=spec, gate=gate).operations(),
-        *Facets(deps, threads=index, spec=spec).operations(),
-        *Changes(deps, threads=changes, spec=spec, thumbnails=kept).operations(),
-        *Thumbnails(deps, index=index, pictures=thumbnails, kept=kept).operations(),
-    ]
     page = Page(default_tenant=deps.default_tenant, max_body_bytes=limits.max_body_bytes)
-    assets = page.assets() if deps.keys is None else []  # it sends no key: it is for this machine's own user
-    operations += page.operations() if deps.keys is None else []
+    operations = _about_tenants(deps, rooms, gate)
+    if deps.keys is None:  # it sends no key: it is for this machine's own user
+        operations += page.operations()
     operations += System(
-        readiness=readiness,
+        readiness=Readiness(_checks(deps), optional={"embedder", "keys"}, threads=rooms.checks, clock=deps.clock),
         registry=deps.registry,
         gate=gate,
         document=lambda: document(operations, has_keys=deps.keys is not None),
     ).operations()
+    assets = page.assets() if deps.keys is None else []
     who = Middleware(LoopbackGuard)
     if deps.keys is not None:
         who = Middleware(AccessKeys, find=deps.keys.find, rate=rate, open_paths=OPEN)
@@ -74,13 +62,54 @@ def create_app(deps: Deps) -> Starlette:
             Middleware(BodyLimit, max_bytes=limits.max_body_bytes),
         ],
         exception_handlers=HANDLERS,
-        lifespan=_lifespan(deps, (index, uploads, thumbnails, changes, checks)),
+        lifespan=_lifespan(deps, rooms),
     )
     app.router.redirect_slashes = False  # a redirect is an answer without the error body
     return app
 
 
-def _lifespan(deps: Deps, threads: tuple[Threads, ...]) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Sets of threads: slow thumbnails must not keep searches waiting, nor a dead dependency the checks."""
+
+    index: Threads
+    uploads: Threads
+    thumbnails: Threads
+    changes: Threads
+    checks: Threads
+
+    @classmethod
+    def of(cls, limits: Limits) -> Rooms:
+        """As many threads in each as the limits say."""
+        waiting = limits.max_waiting
+        return cls(
+            index=Threads(n_threads=limits.n_index_threads, max_waiting=waiting, name="index"),
+            uploads=Threads(n_threads=limits.max_uploads, max_waiting=0, name="uploads"),
+            thumbnails=Threads(n_threads=limits.n_thumbnail_threads, max_waiting=waiting, name="thumbnails"),
+            changes=Threads(n_threads=limits.n_change_threads, max_waiting=waiting, name="changes"),
+            checks=Threads(n_threads=4, max_waiting=16, name="checks"),
+        )
+
+    def close(self) -> None:
+        """Idle threads end now, busy ones after their call."""
+        for room in (self.index, self.uploads, self.thumbnails, self.changes, self.checks):
+            room.close()
+
+
+def _about_tenants(deps: Deps, rooms: Rooms, gate: Gate) -> list[Operation]:
+    """Everything below `/v1/tenants/{tenant}`."""
+    spec = CurrentSpec(deps.searcher, deps.clock)
+    kept = ThumbnailStore(deps.objects, deps.places)
+    return [
+        *Images(deps, threads=rooms.index, spec=spec).operations(),
+        *Search(deps, index=rooms.index, uploads=rooms.uploads, spec=spec, gate=gate).operations(),
+        *Facets(deps, threads=rooms.index, spec=spec).operations(),
+        *Changes(deps, threads=rooms.changes, spec=spec, thumbnails=kept).operations(),
+        *Thumbnails(deps, index=rooms.index, pictures=rooms.thumbnails, kept=kept).operations(),
+    ]
+
+
+def _lifespan(deps: Deps, rooms: Rooms) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         deps.embedder.start()
@@ -92,8 +121,7 @@ def _lifespan(deps: Deps, threads: tuple[Threads, ...]) -> Callable[[Starlette],
             deps.embedder.close()
             if deps.keys is not None:
                 deps.keys.close()
-            for some in threads:
-                some.close()
+            rooms.close()
 
     return lifespan
 

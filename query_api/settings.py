@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from streams.settings import PREFIX, Section
@@ -23,6 +23,9 @@ class ApiSettings(Section):
     keys_file: Annotated[
         Path | None,
         Field(description="access keys, made by `lookalike keys create`; read again when it changes (docs/api.md)"),
+    ] = None
+    key: Annotated[
+        SecretStr | None, Field(description="access key that `lookalike similar` sends where the API wants one")
     ] = None
     rate_per_s: Annotated[
         float, Field(gt=0, le=100_000, description="requests a second with one key, in each API process")

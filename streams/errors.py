@@ -4,6 +4,7 @@
     ├── EventError        this event can never work: dead-letter it with its reason, commit past it
     ├── RetryableError    this picture, not now: try again; at the end dead-letter `attempts_exhausted`
     ├── DependencyError   the world is unwell: back off, keep the offset, lose nothing
+    │   └── RecordTooLargeError   this one record does not fit: the one that a repetition does not mend
     ├── ConfigError       started wrongly: one line that says what to change, exit 3, no traceback
     └── QueryError        the caller's mistake: 4xx with the one error body
 
@@ -65,6 +66,10 @@ class DependencyError(LookalikeError):
         super().__init__(message)
         self.dependency = dependency
         self.message = message
+
+
+class RecordTooLargeError(DependencyError):
+    """The broker takes no record of this size into this topic: send less of it, or elsewhere."""
 
 
 class ConfigError(LookalikeError):

@@ -207,6 +207,7 @@ class _EventData(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_EventData).decode
+_TYPES = {kind.value.encode(): kind for kind in EventType}
 _attribute_name = re.compile(ATTRIBUTE_NAME_PATTERN)
 
 
@@ -254,6 +255,9 @@ def parse(value: bytes | None, headers: Headers, *, at_us: int, published_us: in
 
 
 def _event_type(named: Mapping[str, bytes]) -> EventType:
+    known = _TYPES.get(named.get("ce_type", b"")) if named.get("ce_specversion") == b"1.0" else None
+    if known is not None:
+        return known
     if _text(named, "ce_specversion") != "1.0":
         raise EventError(Reason.EVENT_UNSUPPORTED, "only CloudEvents 1.0 is read", field="ce_specversion")
     name = _text(named, "ce_type")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import stamina
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -27,14 +28,26 @@ def group_lag(client: Mapping[str, Any], group_id: str, topic: str) -> int:
 
 def committed_offsets(admin: AdminClient, group_id: str) -> dict[tuple[str, int], int]:
     """The next offset of every (topic, partition) that the group has committed. DependencyError as above."""
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group_id)], request_timeout=15)
     try:
-        found = asked[group_id].result().topic_partitions
+        for attempt in stamina.retry_context(on=_settling, timeout=15.0, attempts=None, wait_initial=0.05):
+            with attempt:
+                asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group_id)], request_timeout=15)
+                found = asked[group_id].result().topic_partitions
     except KafkaException as exc:
         if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return {}
         raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
     return {(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
+
+
+def _settling(error: Exception) -> bool:
+    """A coordinator that has just started or moved: asked again it answers."""
+    codes = (
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    )
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
 class GroupWatch:
@@ -45,18 +58,28 @@ class GroupWatch:
         self._group_id = group_id
         self._timeout_s = timeout_s
 
+    def members(self) -> int:
+        """How many consumers the group has; a worker has one for each lane.
+
+        Raises:
+            DependencyError: the broker does not answer in time.
+        """
+        return len(self._members())
+
     def owned_partitions(self, topics: Collection[str]) -> int:
         """How many partitions of `topics` a member owns now. Dead members count until their session ends.
 
         Raises:
             DependencyError: the broker does not answer in time.
         """
+        owned = (part for member in self._members() for part in member.assignment.topic_partitions)
+        return sum(part.topic in topics for part in owned)
+
+    def _members(self) -> list[Any]:
         asked = self._admin.describe_consumer_groups([self._group_id], request_timeout=self._timeout_s)
         try:
-            group = asked[self._group_id].result()
+            return list(asked[self._group_id].result().members)
         except KafkaException as exc:
             if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return 0
+                return []
             raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
-        owned = (part for member in group.members for part in member.assignment.topic_partitions)
-        return sum(part.topic in topics for part in owned)

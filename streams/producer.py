@@ -9,11 +9,12 @@ from typing import Any, Protocol, Self
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as _Client
 
-from streams.errors import DependencyError
+from streams.errors import DependencyError, RecordTooLargeError
 from streams.event import Headers
 from streams.threads import name_this_thread
-from streams.topics import DEAD_MAX_BYTES
 
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+"""Before compression: a record that a topic of 1 MB took because it compresses well must be sent on as it is."""
 OnAck = Callable[[DependencyError | None], None]
 """Called once per record, on the producer's own thread: None when the broker has it on all in-sync replicas."""
 
@@ -54,7 +55,7 @@ class KafkaProducer:
                 "compression.type": "zstd",
                 "linger.ms": linger_ms,
                 "message.timeout.ms": message_timeout_ms,
-                "message.max.bytes": DEAD_MAX_BYTES,
+                "message.max.bytes": MAX_RECORD_BYTES,
                 "queue.buffering.max.messages": 50_000,
                 "error_cb": self._on_error,
             }
@@ -65,7 +66,7 @@ class KafkaProducer:
 
     def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, on_ack: OnAck) -> None:
         def delivered(error: KafkaError | None, _message: object) -> None:
-            on_ack(None if error is None else DependencyError("broker", f"{topic}: {error.str()}"))
+            on_ack(None if error is None else _translated(topic, error))
 
         while True:
             if self._fatal is not None:
@@ -76,7 +77,11 @@ class KafkaProducer:
                 with self._moved:
                     self._moved.wait(0.1)
             except KafkaException as exc:
-                raise DependencyError("broker", f"{topic}: {exc.args[0].str()}") from exc
+                refused = _translated(topic, exc.args[0])
+                if not isinstance(refused, RecordTooLargeError):
+                    raise refused from exc
+                on_ack(refused)
+                return
             else:
                 return
 
@@ -107,3 +112,8 @@ class KafkaProducer:
         """librdkafka reconnects by itself; only what it calls fatal ends this client."""
         if error.fatal():
             self._fatal = DependencyError("broker", f"the producer cannot go on: {error.str()}")
+
+
+def _translated(topic: str, error: KafkaError) -> DependencyError:
+    kind = RecordTooLargeError if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else DependencyError
+    return kind("broker", f"{topic}: {error.str()}")

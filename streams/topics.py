@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -83,19 +85,19 @@ def specs(names: TopicNames, *, partitions: int, replication: int = 1) -> list[T
         *(TopicSpec(names.lane(retry), few, {**lane, **ours}) for retry in RETRY_LANES),
         TopicSpec(names.dead, few, {**durable, **ours, "retention.ms": str(30 * DAY_MS)}),
         TopicSpec(names.outcomes, few, {**durable, "retention.ms": str(7 * DAY_MS)}),
-        TopicSpec(
+        TopicSpec(  # a HEAD each: quicker than an embedding
             names.notifications, max(1, partitions // 4), {**lane, "max.message.bytes": str(SOURCE_MAX_BYTES)}
-        ),  # a HEAD each: quicker than an embedding
+        ),
     ]
 
 
 def create(
     client: Mapping[str, Any], wanted: Sequence[TopicSpec], *, replication: int = 1, timeout_s: float = 15.0
 ) -> list[str]:
-    """Create what is missing; returns the names that were created. Twice is harmless.
+    """Create what is missing; returns the names that were created, once clients can see them. Twice is harmless.
 
     Raises:
-        DependencyError: the broker does not answer.
+        DependencyError: the broker does not answer, or does not show them.
         ConfigError: the broker refuses a topic (no permission, an illegal setting).
     """
     admin = AdminClient(dict(client))
@@ -115,6 +117,7 @@ def create(
                 continue  # another process was quicker
             raise ConfigError(f"the broker refuses topic {name}: {error.str()}") from exc
         created.append(name)
+    _await_visible(admin, [spec.name for spec in missing], timeout_s)
     return created
 
 
@@ -158,6 +161,16 @@ def _satisfies(name: str, found: str | None, wanted: str) -> bool:
     if name in ("retention.ms", "max.message.bytes", "min.insync.replicas"):
         return int(found) == -1 or int(found) >= int(wanted)
     return found == wanted
+
+
+def _await_visible(admin: AdminClient, names: Sequence[str], timeout_s: float) -> None:
+    """A busy broker acknowledges a topic before its own metadata show it: whoever checks at once would miss it."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while names and (hidden := sorted(set(names) - _existing(admin, timeout_s).keys())):
+        if time.monotonic() > deadline:
+            raise DependencyError("broker", f"topic {hidden[0]} was created, but the broker does not show it")
+        pause.wait(0.05)
 
 
 def _existing(admin: AdminClient, timeout_s: float) -> dict[str, int]:

@@ -42,6 +42,7 @@ class ScriptedS3:
     def __init__(self) -> None:
         self.answers: dict[str, deque[bytes]] = {}
         self.asked: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         self._open: list[socket.socket] = []
@@ -99,6 +100,8 @@ class ScriptedS3:
         method, target, _ = data.split(b"\r\n", 1)[0].decode().split(" ")
         request = f"{method} {target.split('?')[0]}"
         self.asked.append(request)
+        lines = data.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+        self.headers.append({name.lower(): value for name, _, value in (line.partition(": ") for line in lines)})
         return request
 
     def _next(self, request: str) -> bytes:

@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from embedder.index.filters import Filter
-from embedder.index.points import Bury, Note, PutVector, Refresh, Write
+from embedder.index.points import Bury, Note, PutVector, Refresh, Sweep, Write
 from embedder.index.query import Example, Query
 from embedder.models.vectors import check_vector
 
-_KINDS: dict[str, type[Write]] = {"put": PutVector, "refresh": Refresh, "note": Note, "bury": Bury}
+_KINDS: dict[str, type[Write]] = {"put": PutVector, "refresh": Refresh, "note": Note, "bury": Bury, "sweep": Sweep}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _DROP = "drop"
 

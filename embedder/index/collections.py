@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Protocol
 import msgspec
 
 from embedder.index.fields import check_fields
+from embedder.index.migrate import finish
 from embedder.index.points import Write, Written
-from embedder.index.protocol import CollectionSpec, Maintenance, Searcher
+from embedder.index.protocol import CollectionInfo, CollectionSpec, Maintenance, Searcher, Sweeper
 from streams.errors import ConfigError, DependencyError
 
 SCHEMA_VERSION = 1
@@ -24,13 +26,21 @@ MAX_DIM = 65_536
 _NAME = re.compile(r"[a-z0-9_.-]{1,200}\Z")
 
 
-class Engine(Searcher, Maintenance, Protocol):
+class Engine(Searcher, Maintenance, Sweeper, Protocol):
     """An index inside the index process: one thread calls it, durability is asked for apart."""
 
     def read(self, tenant_id: str, image_ids: Sequence[str]) -> list: ...  # type: ignore[type-arg]  # as Writer
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         """Apply; visible to searches on return, durable after the next `flush`."""
+        ...
+
+    def waiting(self) -> int:
+        """How many points are in no graph yet."""
+        ...
+
+    def optimise_soon(self) -> None:
+        """Let the next `maintain` build what is missing, however little it is."""
         ...
 
     def maintain(self, *, idle_s: float) -> None:
@@ -91,12 +101,47 @@ class Collections:
             engine = self._open[name] = self._open_at(home)
         return engine
 
+    def described(self) -> list[CollectionInfo]:
+        """Every collection, by name."""
+        names = sorted(home.parent.name for home in (self._folder / "collections").glob("*/spec.json"))
+        current = self._alias() if names else ""
+        return [self._described(name, current) for name in names]
+
+    def _described(self, name: str, current: str) -> CollectionInfo:
+        engine = self.get(name)
+        points = sum(engine.stats().points.values())
+        return CollectionInfo(engine.spec(), self._engine, name == current, points, engine.waiting())
+
+    def switch(self, name: str) -> None:
+        """Let the alias mean this collection. ConfigError where there is none."""
+        self._known(name)
+        _replace(self._folder / "alias", name)
+
+    def drop(self, name: str) -> None:
+        """Remove a collection and everything in it. ConfigError for what the alias means, and for none."""
+        self._known(name)
+        if name == self._alias():
+            raise ConfigError(f"{name} is what the alias means: switch to another collection first")
+        engine = self._open.pop(name, None)
+        if engine is not None:
+            engine.close()
+        gone = self._folder / "dropped"
+        shutil.rmtree(gone, ignore_errors=True)
+        (self._folder / "collections" / name).rename(gone)  # gone at once, whatever becomes of the removal
+        _sync(self._folder / "collections")
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _known(self, name: str) -> None:
+        if _NAME.match(name) is None or not (self._folder / "collections" / name / "spec.json").exists():
+            raise ConfigError(f"there is no collection {name[:200]!r}: lookalike index status lists them")
+
     def opened(self) -> Iterator[Engine]:
         """Every collection that is open."""
         yield from self._open.values()
 
     def open_all(self) -> None:
         """Open what is there: a damaged collection stops the process at its start, not at its first query."""
+        finish(self._folder)
         for home in sorted((self._folder / "collections").glob("*/spec.json")):
             self.get(home.parent.name)
 

@@ -14,7 +14,7 @@ from embedder.index.exact_tenant import Tenant
 from embedder.index.facets import most_frequent, values_of
 from embedder.index.filters import Filter, check_filter, matches
 from embedder.index.journal import Journal
-from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply
+from embedder.index.points import Point, PutVector, State, Sweep, Vector, Write, Written, apply, is_forgettable
 from embedder.index.protocol import CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
 from embedder.index.query import (
     Query,
@@ -25,7 +25,7 @@ from embedder.index.query import (
     target,
     unit,
 )
-from embedder.models.vectors import check_vector
+from embedder.models.vectors import check_vectors
 from streams.errors import QueryError
 from streams.event import now_us
 
@@ -61,9 +61,7 @@ class ExactIndex:
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         """Apply without waiting for durability: :meth:`flush` gives that for everything so far."""
-        for write in writes:
-            if isinstance(write, PutVector):
-                check_vector(write.vector, self._spec.dim)
+        check_vectors([write.vector for write in writes if isinstance(write, PutVector)], self._spec.dim)
         with self._lock:
             if self._journal is not None:
                 self._journal.append(tenant_id, writes)
@@ -74,17 +72,25 @@ class ExactIndex:
         if tenant is None:
             tenant = self._tenants[tenant_id] = Tenant(self._spec.dim, self._spec.fields)
         results = []
+        vectors: dict[str, Vector] = {}
         for write in writes:
             change = apply(tenant_id, tenant.points.get(write.image_id), write)
             results.append(change.written)
-            if not change.changed or change.point is None:
+            if not change.changed:
                 continue
-            if change.vector and isinstance(write, PutVector):
-                tenant.put(change.point, write.vector)
-            elif change.vector is False:
-                tenant.remove_vector(change.point)
+            if change.vector and isinstance(write, PutVector) and change.point is not None:
+                tenant.note(change.point)
+                vectors[write.image_id] = write.vector
+                continue
+            if change.vector is False:
+                vectors.pop(write.image_id, None)
+                tenant.remove_vector(write.image_id)
+            if change.point is None:
+                tenant.forget(write.image_id)
             else:
                 tenant.note(change.point)
+        if vectors:
+            tenant.put_vectors(vectors)
         return results
 
     def _replay(self, tenant_id: str, writes: Sequence[Write] | None) -> None:
@@ -192,10 +198,29 @@ class ExactIndex:
             tenant = self._tenants.pop(tenant_id, None)
             return 0 if tenant is None else len(tenant.points)
 
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        with self._lock:
+            old: dict[str, list[Write]] = {}
+            n_old = 0
+            for tenant_id, tenant in self._tenants.items():
+                for image_id, point in tenant.points.items():
+                    if n_old < limit and is_forgettable(point, before_us=before_us):
+                        old.setdefault(tenant_id, []).append(Sweep(image_id, before_us))
+                        n_old += 1
+            for tenant_id, writes in old.items():
+                self.write_now(tenant_id, writes)
+            return n_old
+
     def flush(self) -> None:
         with self._lock:
             if self._journal is not None:
                 self._journal.flush()
+
+    def waiting(self) -> int:
+        return 0
+
+    def optimise_soon(self) -> None:
+        """There is no graph to build."""
 
     def maintain(self, *, idle_s: float) -> None:
         """Nothing to keep in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from embedder.index.fields import Field
 from embedder.index.filters import Filter, matches
 from embedder.index.points import Point, Vector
 from embedder.index.protocol import Hit
-from embedder.index.query import Query, unit
+from embedder.index.query import Query
+from embedder.models.vectors import unit_rows
 
 _FIRST_ROWS = 8
 _MASKS_KEPT = 8
@@ -30,19 +31,14 @@ class Tenant:
         self._masks: dict[Filter, npt.NDArray[np.bool_]] = {}
         """Which rows a filter lets through; forgotten with the next write."""
 
-    def put(self, point: Point, vector: Vector) -> None:
-        """The point and what it looks like."""
-        self.note(point)
-        row = self._rows.get(point.image_id)
-        if row is None:
-            row = self._rows[point.image_id] = self._new_row()
-            self._names[row] = point.image_id
-        self._matrix[row] = unit(vector)
+    def put_vectors(self, vectors: Mapping[str, Vector]) -> None:
+        """What these images look like; all rows at once, which costs a third of one by one."""
+        rows = [self._row(image_id) for image_id in vectors]
+        self._matrix[rows] = unit_rows(np.stack(list(vectors.values())))
 
-    def remove_vector(self, point: Point) -> None:
-        """The point, which is not searched any more."""
-        self.note(point)
-        row = self._rows.pop(point.image_id, None)
+    def remove_vector(self, image_id: str) -> None:
+        """The image is not searched any more."""
+        row = self._rows.pop(image_id, None)
         if row is not None:
             self._matrix[row] = 0
             self._names[row] = None
@@ -51,6 +47,11 @@ class Tenant:
     def note(self, point: Point) -> None:
         """The point; its vector stays."""
         self.points[point.image_id] = point
+        self._masks.clear()
+
+    def forget(self, image_id: str) -> None:
+        """Nothing is known of the image any more; its vector was removed before."""
+        del self.points[image_id]
         self._masks.clear()
 
     def vector(self, image_id: str) -> Vector | None:
@@ -87,10 +88,19 @@ class Tenant:
         self._masks[condition] = mask
         return mask
 
+    def _row(self, image_id: str) -> int:
+        row = self._rows.get(image_id)
+        if row is None:
+            row = self._rows[image_id] = self._new_row()
+            self._names[row] = image_id
+        return row
+
     def _new_row(self) -> int:
         if self._free:
             return self._free.pop()
         if len(self._names) == len(self._matrix):
-            self._matrix = np.concatenate([self._matrix, np.zeros_like(self._matrix)])
+            grown = np.empty((2 * len(self._matrix), self._matrix.shape[1]), np.float32)  # unused pages cost nothing
+            grown[: len(self._matrix)] = self._matrix
+            self._matrix = grown
         self._names.append(None)
         return len(self._names) - 1

@@ -16,7 +16,7 @@ the exact index runs it, the tests hold every other engine against it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 import msgspec
@@ -221,8 +221,13 @@ def whole(condition: Within) -> Within:
     and so "below 2.5" would leave out 2."""
     return Within(
         condition.field,
-        gte=None if condition.gte is None else math.ceil(condition.gte),
-        gt=None if condition.gt is None else math.floor(condition.gt),
-        lte=None if condition.lte is None else math.floor(condition.lte),
-        lt=None if condition.lt is None else math.ceil(condition.lt),
+        gte=_rounded(condition.gte, math.ceil),
+        gt=_rounded(condition.gt, math.floor),
+        lte=_rounded(condition.lte, math.floor),
+        lt=_rounded(condition.lt, math.ceil),
     )
+
+
+def _rounded(bound: float | None, rounding: Callable[[float], int]) -> int | float | None:
+    """A bound beyond what is stored has no fraction to lose."""
+    return bound if bound is None or abs(bound) > MAX_INTEGER else rounding(bound)

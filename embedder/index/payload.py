@@ -12,6 +12,8 @@ from embedder.index.points import Point
 
 DECLARED = "declared"
 """The object that holds the declared numbers and times, under their own names."""
+REVISION = "revision"
+"""On a server only: new with each write, so that a write can be bound to what it was decided on."""
 KEYWORDS = ("image_id", "state", "etag", "sha256", "tags", "kv", "engine", "attempt.state", "attempt.reason")
 INTEGERS = ("version", "created_at_us", "indexed_at_us", "width_px", "height_px", "attempt.version")
 """Fields that can be filtered by, indexed before the first point: an index made later gives 0 results

@@ -191,7 +191,18 @@ class Bury:
     at_us: int
 
 
-Write = PutVector | Refresh | Note | Bury
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Forget a tombstone that was made before `before_us`: no create older than it can come any more.
+
+    One that carries a note becomes an `empty` point. Anything else is left as it is.
+    """
+
+    image_id: str
+    before_us: int
+
+
+Write = PutVector | Refresh | Note | Bury | Sweep
 
 
 class Written(StrEnum):
@@ -205,7 +216,7 @@ class Written(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The result of :func:`apply`: `point` is what is stored afterwards.
+    """The result of :func:`apply`: `point` is what is stored afterwards, None for nothing.
 
     `changed` is False where nothing has to be written. `vector` says what to do with the stored
     vector: True put the write's vector, False remove it, None leave it alone.
@@ -228,6 +239,8 @@ def apply(tenant_id: str, stored: Point | None, write: Write) -> Change:
             return _note(tenant_id, stored, write)
         case Bury():
             return _bury(tenant_id, stored, write)
+        case Sweep():
+            return _sweep(stored, write)
         case _:
             assert_never(write)
 
@@ -312,6 +325,20 @@ def _bury(tenant_id: str, stored: Point | None, write: Bury) -> Change:
         attempt=_newer_attempt(stored, write.version),
     )
     return Change(Written.APPLIED, tombstone, changed=True, vector=False)
+
+
+def is_forgettable(point: Point, *, before_us: int) -> bool:
+    """Whether this is a tombstone made before `before_us`."""
+    return point.state is State.DELETED and point.indexed_at_us is not None and point.indexed_at_us < before_us
+
+
+def _sweep(stored: Point | None, write: Sweep) -> Change:
+    if stored is None or not is_forgettable(stored, before_us=write.before_us):
+        return Change(Written.APPLIED, stored)
+    if stored.attempt is None:
+        return Change(Written.APPLIED, None, changed=True, vector=False)
+    empty = Point(stored.tenant_id, stored.image_id, version=0, state=State.EMPTY, attempt=stored.attempt)
+    return Change(Written.APPLIED, empty, changed=True, vector=False)
 
 
 def _newer_attempt(stored: Point | None, version: int) -> Attempt | None:

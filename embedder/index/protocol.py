@@ -182,6 +182,30 @@ class Searcher(Protocol):
         ...
 
 
+class Administration(Protocol):
+    """What operators do to whole collections. Every call raises DependencyError where the index does not answer."""
+
+    def collections(self) -> Sequence[CollectionInfo]:
+        """Every collection, by name."""
+        ...
+
+    def create(self, spec: CollectionSpec) -> None:
+        """Make a collection where it is not there; the first one becomes what the alias means. ConfigError."""
+        ...
+
+    def optimise(self, name: str) -> None:
+        """Ask for the graphs that are missing; returns at once, `waiting` of the collection tells how far it is."""
+        ...
+
+    def switch(self, name: str) -> None:
+        """Let the alias mean this collection, in one step for everybody. ConfigError where there is none."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove a collection and everything in it. ConfigError for the one the alias means."""
+        ...
+
+
 class Maintenance(Protocol):
     """What operators and `lookalike status` ask of the whole collection, across tenants."""
 
@@ -213,6 +237,17 @@ class Maintenance(Protocol):
         ...
 
 
+class Sweeper(Protocol):
+    """What forgets deletes once no older create of their image can come out of the log any more."""
+
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        """Forget up to `limit` tombstones made before `before_us`, of any tenant; returns how many.
+
+        May be called twice, and again until it returns 0.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IndexStats:
     """Figures of a whole collection; `attempts` counts notes by state (pending, retrying, failed)."""
@@ -222,6 +257,17 @@ class IndexStats:
     points: Mapping[State, int]
     attempts: Mapping[str, int]
     tenants: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """One collection: `current` where the alias means it; `waiting` points are in no graph yet."""
+
+    spec: CollectionSpec
+    engine: str
+    current: bool
+    points: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)

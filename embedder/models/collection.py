@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from embedder.index.protocol import CollectionSpec
 from embedder.models.protocol import ModelInfo, Weights
-from embedder.stages.decode import PREPROCESSING_ID
+from embedder.stages.decode_child import PREPROCESSING_IDS
 
 
-def collection_of(info: ModelInfo, weights: Weights) -> CollectionSpec:
-    """The network *and its weights* are the model: other weights are another collection."""
-    return CollectionSpec(f"{info.model_id}.{weights.sha256[:8]}", PREPROCESSING_ID, info.dim)
+def collection_of(info: ModelInfo, weights: Weights, preprocessing: str = "full") -> CollectionSpec:
+    """The network *and its weights* are the model: other weights, or another preprocessing, are another collection.
+
+    The engine is not part of it: every engine that passes the gate may write (`embedder.models.gate`).
+    """
+    return CollectionSpec(f"{info.model_id}.{weights.sha256[:8]}", PREPROCESSING_IDS[preprocessing], info.dim)

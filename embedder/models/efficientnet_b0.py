@@ -38,10 +38,10 @@ class EfficientNetB0:
             licence="BSD-3-Clause",
         )
 
-    def find_weights(self, override: Path | None = None) -> Weights:
+    def find_weights(self, override: Path | None = None, *, expected_sha256: str | None = None) -> Weights:
         """`override` (any b0 weights), torch's hub cache, or fetched into it once."""
         if override is not None:
-            return weights_at(override)
+            return weights_at(override, expected_sha256=expected_sha256)
         cached = _hub_folder() / "checkpoints" / FILE_NAME
         if not cached.exists():
             _fetch(cached)

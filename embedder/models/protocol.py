@@ -48,8 +48,10 @@ class Model(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def find_weights(self, override: Path | None = None) -> Weights:
+    def find_weights(self, override: Path | None = None, *, expected_sha256: str | None = None) -> Weights:
         """The weights file: `override`, else where this model's weights live.
+
+        `expected_sha256` (hex, or a beginning of it) is of the override; the model's own are always checked.
 
         Raises:
             ConfigError: there is none, or its hash is wrong; says which file and how to get it.

@@ -1,4 +1,4 @@
-"""torch on the CPU, float32: the reference that every quicker engine is held against."""
+"""torch on the CPU, float32: the default, and the reference that every quicker engine is held against."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import numpy.typing as npt
 import torch
 
 from embedder.models.protocol import Model, ModelInfo, Pixels, Weights
+from embedder.models.torch_folding import fold_batch_norms
 from embedder.models.vectors import normalise
+
+MAX_BATCH = 4
+"""More pictures a call are not quicker on a CPU, and with malloc's defaults slower (docs/performance.md)."""
 
 
 class TorchEngine:
     """One thread by default: two processes with torch's own default on two cores are 30 times slower."""
 
-    def __init__(self, model: Model, weights: Weights, *, threads: int = 1) -> None:
+    def __init__(self, model: Model, weights: Weights, *, threads: int = 1, reference: bool = False) -> None:
+        """`reference` leaves the network as it was loaded: nothing folded, no other layout in memory."""
         torch.set_num_threads(threads)
         self._info = model.info
-        self._network = model.load(weights).to(memory_format=torch.channels_last)
-        shape = (1, 3, 1, 1)
-        self._scale = 1.0 / (255.0 * torch.tensor(self._info.std).reshape(shape))
-        self._shift = -torch.tensor(self._info.mean).reshape(shape) / torch.tensor(self._info.std).reshape(shape)
+        network = model.load(weights)
+        self._network = network if reference else fold_batch_norms(network).to(memory_format=torch.channels_last)
+        self._scale, self._shift = scale_and_shift(self._info)
 
     @property
     def name(self) -> str:
@@ -35,3 +39,10 @@ class TorchEngine:
             planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
             found = self._network(planes.float().mul_(self._scale).add_(self._shift))
         return normalise(found.numpy())
+
+
+def scale_and_shift(info: ModelInfo) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a byte is multiplied with, and what is then added, a channel: (v / 255 - mean) / std."""
+    shape = (1, 3, 1, 1)
+    std = torch.tensor(info.std).reshape(shape)
+    return 1.0 / (255.0 * std), -torch.tensor(info.mean).reshape(shape) / std

@@ -6,15 +6,17 @@ import heapq
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class DelayQueue(Generic[T]):
-    """First in, first out, among what is due. Its bound is what its users admit."""
+    """By the time at which each is due, so that nothing starves. Its bound is what its users admit."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._waiting: list[tuple[float, int, T]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
@@ -22,16 +24,15 @@ class DelayQueue(Generic[T]):
 
     def put(self, item: T, *, delay_s: float = 0.0) -> None:
         """Hand it out, no sooner than after `delay_s`."""
-        due_at = time.monotonic() + delay_s if delay_s > 0 else 0.0
         with self._changed:
-            heapq.heappush(self._waiting, (due_at, next(self._order), item))
+            heapq.heappush(self._waiting, (self._clock() + delay_s, next(self._order), item))
             self._changed.notify()
 
     def take(self) -> T | None:
         """Wait for the next; None once it is closed."""
         with self._changed:
             while not self._closed:
-                now = time.monotonic()
+                now = self._clock()
                 if self._waiting and self._waiting[0][0] <= now:
                     return heapq.heappop(self._waiting)[2]
                 self._changed.wait(self._waiting[0][0] - now if self._waiting else None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from streams.errors import ConfigError, EventError, Reason
 from streams.event import Location
 
 PLACEHOLDER = "{tenant_id}"
+_NOT_PLAIN = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]|(?:^|/)\.{0,2}(?:/|\Z)")
+_MAX_KNOWN = 10_000
 
 
 class Grants:
@@ -27,6 +30,7 @@ class Grants:
                 raise ConfigError(f"tenant prefix {template!r} can never be met: write it like uploads/{PLACEHOLDER}/")
         self._buckets = frozenset(buckets)
         self._templates = tuple(templates)
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def check(self, tenant_id: str, location: Location) -> None:
         """Refuse a location that is not the tenant's.
@@ -38,15 +42,21 @@ class Grants:
             raise EventError(Reason.LOCATION_FORBIDDEN, "this bucket is not configured", field="location.bucket")
         if not is_plain_key(location.key):
             raise EventError(Reason.LOCATION_FORBIDDEN, "this is no plain object key", field="location.key")
-        if not any(location.key.startswith(t.replace(PLACEHOLDER, tenant_id)) for t in self._templates):
+        if not location.key.startswith(self._prefixes(tenant_id)):
             raise EventError(
                 Reason.LOCATION_FORBIDDEN, "this key lies outside of the tenant's prefix", field="location.key"
             )
+
+    def _prefixes(self, tenant_id: str) -> tuple[str, ...]:
+        found = self._known.get(tenant_id)
+        if found is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            found = self._known[tenant_id] = tuple(t.replace(PLACEHOLDER, tenant_id) for t in self._templates)
+        return found
 
 
 def is_plain_key(key: str) -> bool:
     """Whether every store reads `key` as the same path: no empty, `.` or `..` segment, no backslash, no control
     character, nothing that UTF-8 cannot say (half a surrogate pair)."""
-    if any(char == "\\" or ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in key):
-        return False
-    return all(segment not in ("", ".", "..") for segment in key.split("/"))
+    return _NOT_PLAIN.search(key) is None

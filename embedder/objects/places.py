@@ -78,13 +78,16 @@ class Places:
         folder = self.thumbnails_of(tenant_id, image_id)
         return _remove(objects, self.thumbnail_bucket, folder, lambda key: key != but)
 
-    def remove_tenant(self, objects: ObjectStore, tenant_id: str) -> tuple[int, int]:
-        """Remove every upload and thumbnail of a tenant; returns how many of each. Pictures it put itself stay.
+    def remove_tenants_uploads(self, objects: ObjectStore, tenant_id: str) -> int:
+        """Remove every upload of a tenant; returns how many. Pictures that it put itself stay.
 
         Blocks, for as long as there are objects; may be called again where it was interrupted.
         """
-        uploads = _remove(objects, self.upload_bucket, self._uploads(tenant_id))
-        return uploads, _remove(objects, self.thumbnail_bucket, f"{tenant_id}/")
+        return _remove(objects, self.upload_bucket, self._uploads(tenant_id))
+
+    def remove_tenants_thumbnails(self, objects: ObjectStore, tenant_id: str) -> int:
+        """Remove every thumbnail of a tenant; returns how many. As above."""
+        return _remove(objects, self.thumbnail_bucket, f"{tenant_id}/")
 
     def _uploads(self, tenant_id: str) -> str:
         return self.prefix.replace(PLACEHOLDER, tenant_id) + UPLOADS

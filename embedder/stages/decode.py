@@ -21,12 +21,9 @@ import numpy as np
 import PIL
 
 from embedder.models.protocol import Pixels
-from embedder.stages.decode_child import MAX_ANSWER_BYTES, REQUEST, output_bytes
+from embedder.stages.decode_child import MAX_ANSWER_BYTES, PREPROCESSING_IDS, PREPROCESSINGS, REQUEST, output_bytes
 from streams.errors import ConfigError, EventError, Reason, RetryableError
 
-PREPROCESSING_ID = "full-v1"
-"""The rules of `decode_child.decode_picture`, decoder and resize included. Other rules are another
-collection: change the id with them."""
 START_TIMEOUT_S = 30.0
 _CHILD = Path(__file__).with_name("decode_child.py")
 _GROW_BYTES = 8 * 1024 * 1024
@@ -36,13 +33,20 @@ _ENVIRONMENT = {"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
 
 @dataclass(frozen=True, slots=True)
 class DecodeRules:
-    """What is asked of every picture. `resample` is "bilinear" or "bicubic"; see `decode_child`."""
+    """What is asked of every picture. `resample` is "bilinear" or "bicubic", `preprocessing` one of
+    `decode_child.PREPROCESSINGS`; see there."""
 
     input_px: int
     resample: str
     max_pixels: int = 50_000_000
     min_side_px: int = 8
     timeout_s: float = 10.0
+    preprocessing: str = "full"
+
+    @property
+    def preprocessing_id(self) -> str:
+        """What names the collection, together with the model."""
+        return PREPROCESSING_IDS[self.preprocessing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,10 @@ class _Child:
         memory = self._room(start + len(data))
         memory[start : start + len(data)] = data
         bicubic = int(rules.resample == "bicubic")
-        request = REQUEST.pack(len(data), rules.input_px, bicubic, rules.max_pixels, rules.min_side_px, 0, len(memory))
+        number = PREPROCESSINGS.index(rules.preprocessing)
+        request = REQUEST.pack(
+            len(data), rules.input_px, bicubic, rules.max_pixels, rules.min_side_px, number, len(memory)
+        )
         try:
             self._socket.send(request)
         except OSError as exc:

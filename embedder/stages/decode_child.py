@@ -2,8 +2,8 @@
 
 It knows Pillow and nothing of the rest, so it starts in 0.1 s and holds little memory. Pictures and
 pixels travel through one shared memory file (the first descriptor), requests and answers through a
-socket (the second). It ends when the socket closes. :func:`decode_picture` is the whole of the
-preprocessing `full-v1`: what it does to a picture is part of every vector's meaning.
+socket (the second). It ends when the socket closes. :func:`decode_picture` is the whole of every
+preprocessing in `PREPROCESSING_IDS`: what it does to a picture is part of every vector's meaning.
 """
 
 from __future__ import annotations
@@ -24,13 +24,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from PIL import Image
     from PIL.Image import Image as Picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 """What is opened at all. Pillow would open 43 formats, one of them by running Ghostscript."""
 HEIF = "HEIF"
+PREPROCESSING_IDS = {"full": "full-v1", "scaled": "scaled-v1", "scaled-turbo": "scaled-turbo-v1"}
+"""The rules of :func:`decode_picture`, decoder and resize included, by the word in the settings. Other rules
+are another collection: change the id with them."""
+PREPROCESSINGS = tuple(PREPROCESSING_IDS)
+"""In the order of their numbers in a request."""
+LEAST_TENTHS = {"scaled": 20, "scaled-turbo": 14}
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 while both sides stay so many tenths of the input side: below twice
+the resize that follows sees what the decoder left out (docs/models.md has the fidelity of each)."""
 REQUEST = struct.Struct("<QIIQIIQ")
-"""Bytes of the picture; input side; 1 for bicubic; most pixels; least side; spare; size of the memory file."""
+"""Bytes of the picture; input side; 1 for bicubic; most pixels; least side; preprocessing; size of the memory file."""
 MEMORY_BYTES = 512 * 1024 * 1024
 """Address space on top of what Python and Pillow need: a bomb ends in MemoryError within 0.3 s."""
 MAX_ANSWER_BYTES = 4096
@@ -51,12 +60,19 @@ class RefusedError(Exception):
 
 
 def decode_picture(
-    data: bytes, *, input_px: int, bicubic: bool, max_pixels: int = 50_000_000, min_side_px: int = 8
+    data: bytes,
+    *,
+    input_px: int,
+    bicubic: bool,
+    max_pixels: int = 50_000_000,
+    min_side_px: int = 8,
+    preprocessing: str = "full",
 ) -> tuple[Picture, int, int, str]:
     """The picture as the network wants it (RGB, `input_px` square), with its upright size and its format.
 
     In order: upright by its EXIF orientation; the first frame; colours to RGB, transparency onto white;
-    one resize of the whole picture, whose aspect is not kept.
+    one resize of the whole picture, whose aspect is not kept. The scaled preprocessings differ from
+    `full` in JPEG files only.
 
     Raises:
         RefusedError: it cannot be had; `reason` tells why.
@@ -65,15 +81,24 @@ def decode_picture(
 
     if not data:
         raise RefusedError("image_empty", "the object has no bytes")
+    filter_ = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, softer limit; ours follows
             picture: Picture = Image.open(io.BytesIO(data), formats=_formats())
         kind = picture.format or "?"
         _check_size(picture.size, max_pixels, min_side_px)
+        width_px, height_px = picture.size
+        box = _draft(picture, input_px, preprocessing)
         picture.load()
-        picture = _upright(picture)  # one name for all: there is memory for two such pictures, not for three
-        picture = _rgb(picture)
+        turns = _turns(picture)
+        if box is not None:  # turned after the resize: the box is of the picture as it lies
+            small = _turned(_rgb(picture).resize((input_px, input_px), filter_, box=box), turns)
+        else:
+            picture = _turned(picture, turns)  # one name for all: there is memory for two such pictures, not for three
+            picture = _rgb(picture)
+            small = picture.resize((input_px, input_px), filter_)
+            width_px, height_px = picture.size  # HEIF is turned by its library
     except RefusedError:
         raise
     except UnidentifiedImageError as exc:
@@ -82,9 +107,30 @@ def decode_picture(
         raise RefusedError("image_too_large", f"it does not fit into memory: {exc}"[:300]) from exc
     except DAMAGED as exc:
         raise RefusedError("image_unreadable", f"{type(exc).__name__}: {exc}"[:300]) from exc
+    if box is not None and _swaps_sides(turns):
+        width_px, height_px = height_px, width_px
+    return small, width_px, height_px, kind
+
+
+def _draft(picture: Picture, input_px: int, preprocessing: str) -> tuple[float, float, float, float] | None:
+    """Let libjpeg leave out what a smaller picture does not need; the whole picture's box at that scale.
+
+    The decoder rounds its sides up, so the box ends inside of the last pixel: without it every vector
+    moves by up to a pixel of the scaled picture (four times the error, docs/performance.md).
+    None where nothing is scaled: other formats, small pictures, `full`.
+    """
+    from PIL import JpegImagePlugin
+
+    least = LEAST_TENTHS.get(preprocessing)
+    if least is None or not isinstance(picture, JpegImagePlugin.JpegImageFile):
+        return None
     width_px, height_px = picture.size
-    filter_ = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    return picture.resize((input_px, input_px), filter_), width_px, height_px, kind
+    scale = next((n for n in (8, 4, 2) if 10 * min(picture.size) >= n * least * input_px), 1)
+    if scale == 1 or picture.draft(None, (width_px // scale, height_px // scale)) is None:
+        return None
+    if preprocessing == "scaled-turbo":  # libjpeg's quick inverse transform, and colour not interpolated
+        picture.decoderconfig = (scale, 1)
+    return (0.0, 0.0, width_px / scale, height_px / scale)
 
 
 def _formats() -> tuple[str, ...]:
@@ -115,8 +161,8 @@ def _unidentified(data: bytes) -> tuple[str, str]:
     return "image_unsupported", "not a picture in a format that is read here"
 
 
-def _upright(image: Picture) -> Picture:
-    """Turned as its EXIF orientation says; a malformed EXIF turns nothing."""
+def _turns(image: Picture) -> tuple[Image.Transpose, ...]:
+    """What its EXIF orientation asks for; a malformed EXIF turns nothing."""
     from PIL import Image
 
     turns = {
@@ -131,10 +177,26 @@ def _upright(image: Picture) -> Picture:
     try:
         orientation = image.getexif().get(0x0112)
     except DAMAGED:  # whatever is wrong with the EXIF, the picture is there
-        return image
-    for turn in turns.get(orientation, ()) if isinstance(orientation, int) else ():
+        return ()
+    return turns.get(orientation, ()) if isinstance(orientation, int) else ()
+
+
+def _turned(image: Picture, turns: tuple[Image.Transpose, ...]) -> Picture:
+    for turn in turns:
         image = image.transpose(turn)
     return image
+
+
+def _swaps_sides(turns: tuple[Image.Transpose, ...]) -> bool:
+    from PIL import Image
+
+    sideways = (
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    )
+    return any(turn in sideways for turn in turns)
 
 
 def _rgb(image: Picture) -> Picture:
@@ -213,14 +275,17 @@ def main(arguments: list[str]) -> int:
     conversation.send(b"{}")  # ready
     memory: mmap.mmap | None = None
     while request := conversation.recv(REQUEST.size):
-        length, input_px, bicubic, max_pixels, min_side_px, _spare, size = REQUEST.unpack(request)
+        length, input_px, bicubic, max_pixels, min_side_px, number, size = REQUEST.unpack(request)
         if memory is None or len(memory) < size:
             memory = mmap.mmap(memory_fd, size)
-        conversation.send(_answer(memory, length, input_px, bool(bicubic), max_pixels, min_side_px))
+        preprocessing = PREPROCESSINGS[number]
+        conversation.send(_answer(memory, length, input_px, bool(bicubic), max_pixels, min_side_px, preprocessing))
     return 0
 
 
-def _answer(memory: Any, length: int, input_px: int, bicubic: bool, max_pixels: int, min_side_px: int) -> bytes:
+def _answer(
+    memory: Any, length: int, input_px: int, bicubic: bool, max_pixels: int, min_side_px: int, preprocessing: str
+) -> bytes:
     start = output_bytes(input_px)
     try:
         picture, width_px, height_px, kind = decode_picture(
@@ -229,6 +294,7 @@ def _answer(memory: Any, length: int, input_px: int, bicubic: bool, max_pixels: 
             bicubic=bicubic,
             max_pixels=max_pixels,
             min_side_px=min_side_px,
+            preprocessing=preprocessing,
         )
         memory[:start] = picture.tobytes()
     except RefusedError as exc:

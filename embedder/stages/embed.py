@@ -11,8 +11,9 @@ import numpy as np
 
 from embedder.index.points import PutVector, Vector
 from embedder.models.protocol import Engine
-from embedder.models.vectors import check_vector
+from embedder.models.vectors import check_vector, comparable
 from embedder.stages.work import Work, WorkQueue
+from streams.errors import EventError
 from streams.event import now_us
 from streams.report.outcomes import OutcomeState
 
@@ -63,15 +64,22 @@ class Embed:
             for work in works:
                 self._embed([work])
             return
-        for work, vector in zip(works, vectors, strict=True):
-            self._finish(work, vector)
+        good = comparable(vectors)
+        now = now_us()
+        for work, vector, is_good in zip(works, vectors, good.tolist(), strict=True):
+            if is_good:
+                self._finish(work, vector, now)
+            else:
+                self._refuse(work, vector)
+        self._write.put_many([work for work, is_good in zip(works, good.tolist(), strict=True) if is_good])
 
-    def _finish(self, work: Work, vector: Vector) -> None:
+    def _refuse(self, work: Work, vector: Vector) -> None:
         try:
             check_vector(vector, self._engine.info.dim)
-        except Exception as exc:  # noqa: BLE001 - as above
+        except EventError as exc:
             self._fail(work, exc, self.stage)
-            return
+
+    def _finish(self, work: Work, vector: Vector, now: int) -> None:
         event = work.known_event
         assert event.location is not None
         assert work.etag is not None
@@ -83,7 +91,7 @@ class Embed:
             location=event.location,
             etag=work.etag,
             sha256=work.sha256,
-            indexed_at_us=now_us(),
+            indexed_at_us=now,
             created_at_us=round(event.time.timestamp() * 1e6),
             engine=self._engine.name,
             tags=event.tags,
@@ -94,4 +102,3 @@ class Embed:
         )
         work.becomes = OutcomeState.INDEXED
         work.mark(self.stage)
-        self._write.put(work)

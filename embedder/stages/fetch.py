@@ -13,6 +13,9 @@ from embedder.stages.outages import Outages, StoppedError
 from embedder.stages.work import Work, WorkQueue
 from streams.report.outcomes import OutcomeState
 
+TAKE_SHARE = 512
+"""Of what may wait for the network, the part one thread takes at once: one, unless batches are very large."""
+
 
 class Decoded(Protocol):
     """A picture as the network wants it, with its size before the resize."""
@@ -49,7 +52,7 @@ class Fetch:
         report: Callable[[Work, OutcomeState], None],
         fail: Callable[[Work, Exception, str], None],
     ) -> None:
-        """`max_waiting` decoded pictures may wait for the network: turns are given before the fetch."""
+        """`max_waiting` decoded pictures may wait for the network: that bounds their memory."""
         self._queue = queue
         self._max_waiting = max_waiting
         self._objects = objects
@@ -65,26 +68,30 @@ class Fetch:
     def run(self) -> None:
         """Until the queue is closed."""
         while works := self._take():
-            work = works[0]
-            self.decoding += 1
-            stage = self.stage
-            try:
-                found = self._fetch(work)
-                if found is not None:
-                    work.mark(self.stage)
-                    stage = "decode"
-                    self._decode(work, found)
-            except StoppedError:
-                raise
-            except Exception as exc:  # noqa: BLE001 - whatever one picture does must not end this thread: verdict.py
-                self._fail(work, exc, stage)
-            finally:
-                self.decoding -= 1
+            self.decoding += len(works)
+            for work in works:
+                try:
+                    self._bring(work)
+                finally:
+                    self.decoding -= 1
+
+    def _bring(self, work: Work) -> None:
+        stage = self.stage
+        try:
+            found = self._fetch(work)
+            if found is not None:
+                work.mark(self.stage)
+                stage = "decode"
+                self._decode(work, found)
+        except StoppedError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever one picture does must not end this thread: verdict.py
+            self._fail(work, exc, stage)
 
     def _take(self) -> list[Work]:
         """The next in turn, once the network has not too much before it already."""
         self._embed.wait_below(self._max_waiting)
-        return self._queue.take(1)
+        return self._queue.take(max(1, self._max_waiting // TAKE_SHARE))
 
     def _fetch(self, work: Work) -> Object | None:
         """The object, or None where a HEAD shows that it is the one that is stored."""

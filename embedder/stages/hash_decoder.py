@@ -32,6 +32,7 @@ class HashDecoder:
         if data.startswith(b"bad"):
             raise EventError(Reason.IMAGE_UNREADABLE, "not a picture")
         side = self._input_px
-        seed = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-        pixels = np.resize(seed, (side, side, 3))
+        n_bytes = side * side * 3
+        seed = hashlib.sha256(data).digest()
+        pixels = np.frombuffer(seed * -(-n_bytes // len(seed)), np.uint8, n_bytes).reshape(side, side, 3)
         return HashPicture(pixels, side, side)

@@ -18,7 +18,7 @@ from streams.errors import EventError
 from streams.event import ImageEvent, now_us, parse
 from streams.onward import other_collection
 from streams.report.shunts import Shunts
-from streams.topics import RETRY_LANES, Lane
+from streams.topics import RETRY_LANES, SOURCE_MAX_BYTES, Lane
 
 TEND_EVERY_S = 0.25
 NO_ROOM_WAIT_S = 0.005
@@ -86,7 +86,13 @@ class Intake:
         at_us = now_us()
         works = [work for delivery in deliveries if (work := self._admit(delivery, at_us)) is not None]
         if works:
+            self._count(works)
             self._lookup.put_many(works)
+
+    def _count(self, works: Sequence[Work]) -> None:
+        deliveries = [work.delivery for work in works]
+        n_bulk = sum(one.lane is Lane.BULK for one in deliveries)
+        self._window.take(len(works), n_bulk=n_bulk, n_bytes=sum(one.size_bytes for one in deliveries))
 
     def _admit(self, delivery: Delivery, at_us: int) -> Work | None:
         """What the pipeline is to do with this record; None: it is finished or moved on, or fails here."""
@@ -106,21 +112,21 @@ class Intake:
         except Exception as exc:  # noqa: BLE001 - a record that breaks the parser must not end the worker: verdict.py
             self._refuse(Work(delivery, None), exc)
             return None
-        if lane is Lane.LIVE and not event.is_delete and not self._enter(event.tenant_id):
+        shared = lane is Lane.LIVE and not event.is_delete and delivery.size_bytes < SOURCE_MAX_BYTES
+        if shared and not self._enter(event.tenant_id):
             self._shunts.move(delivery)
             return None
         work = Work(delivery, event)
-        work.counted_live = lane is Lane.LIVE and not event.is_delete
+        work.counted_live = shared
         if lane in RETRY_LANES:
             work.note = read_note(delivery.headers)
-        self._window.take(1, n_bulk=lane is Lane.BULK, n_bytes=delivery.size_bytes)
         return work
 
     def _refuse(self, work: Work, error: Exception) -> None:
         delivery = work.delivery
         if delivery.lane in RETRY_LANES:
             work.note = read_note(delivery.headers)
-        self._window.take(1, n_bulk=delivery.lane is Lane.BULK, n_bytes=delivery.size_bytes)
+        self._count([work])
         self._fail(work, error, "receive")
 
     def _enter(self, tenant_id: str) -> bool:

@@ -50,12 +50,16 @@ class Lookup:
         image_ids = list(dict.fromkeys(work.known_event.image_id for work in works))
         points = self._outages.call(lambda: self._index.read(tenant_id, image_ids))
         found = dict(zip(image_ids, points, strict=True))
+        fetching: list[Work] = []
         for work in works:
             work.stored = found[work.known_event.image_id]
             work.mark(self.stage)
-            self._route(work)
+            self._route(work, fetching)
+        if fetching:
+            self._fetch.put_many(fetching)
 
-    def _route(self, work: Work) -> None:
+    def _route(self, work: Work, fetching: list[Work]) -> None:
+        """The stage that follows; what must be fetched is handed over together, after the loop."""
         event = work.known_event
         work.step = step = plan(event, work.stored)
         if work.failure is not None:
@@ -69,7 +73,7 @@ class Lookup:
         elif step is Step.REFRESH:
             self._write.put(_refreshing(work))
         else:
-            self._fetch.put(work)
+            fetching.append(work)
 
     def _judge_failed(self, work: Work, step: Step) -> None:
         """An event about to be given up, unless somebody brought its version there meanwhile."""

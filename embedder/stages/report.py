@@ -10,6 +10,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -19,7 +20,7 @@ from embedder.stages.breaker import DeadLetterBreaker
 from embedder.stages.work import Failure, Work, WorkQueue
 from embedder.verdict import Judgement, RetryPolicy, Verdict, judge
 from streams.consume.retry import MAX_NOTE_CHARS, Attempted, RetryNote
-from streams.errors import DependencyError, EventError, Reason
+from streams.errors import DependencyError, EventError, Reason, RecordTooLargeError
 from streams.event import now_us
 from streams.report.dead_letters import DeadLetter, DeadLetters
 from streams.report.outcomes import Outcome, Outcomes, OutcomeState
@@ -90,7 +91,7 @@ class Report:
             reason=failure.reason if failure else None,
             cause=failure.cause if failure else None,
             message=failure.message[:MAX_NOTE_CHARS] if failure else None,
-            stage_s={stage: round(seconds, 6) for stage, seconds in work.stage_s.items()},
+            stage_s={stage: int(seconds * 1e6) / 1e6 for stage, seconds in work.stage_s.items()},
             freshness_s=freshness_s,
             engine=self._engine if state is OutcomeState.INDEXED else None,
         )
@@ -183,6 +184,10 @@ class Report:
         self._metrics.retries.labels(lane.value.removeprefix("retry.")).inc()
 
         def acknowledged(error: DependencyError | None) -> None:
+            if isinstance(error, RecordTooLargeError):  # it cannot wait there: this was its last try
+                work.failure = replace(failure, later=None)
+                self.give_up(work)
+                return
             self._given_up(work, AttemptState.RETRYING, OutcomeState.RETRYING, error)
 
         self._retries.report(work.delivery, lane, note, on_ack=acknowledged)

@@ -14,7 +14,13 @@ BULK_SHARE_WHILE_SHUNTING = 0.25
 
 
 class Window:
-    """How many events may be in flight: what was finished in the last second, and a quarter more to grow."""
+    """How much may be worked on: what was done in the last second, and a quarter more to grow.
+
+    What only waits for the index to make it durable is no work any more. It would else fill the window for
+    the up to one second that a flush takes, and a window of a second's work could not grow out of that:
+    a worker with an idle network did 22 pictures/s instead of 30. `max_events` bounds both together; a
+    revoke waits for one more flush, however many wait for it.
+    """
 
     def __init__(
         self, *, max_events: int, max_bytes: int = 1 << 30, clock: Callable[[], float] = time.monotonic
@@ -25,9 +31,10 @@ class Window:
         self._clock = clock
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._handed_over = 0
         self._bulk = 0
         self._bytes = 0
-        self._finished = 0
+        self._done = 0
         self._measured_at = clock()
         self._size = min(MIN_WINDOW, max_events)
 
@@ -37,12 +44,13 @@ class Window:
             now = self._clock()
             elapsed = now - self._measured_at
             if elapsed >= 1.0:
-                rate = self._finished / elapsed
+                rate = self._done / elapsed
                 self._size = max(min(MIN_WINDOW, self._max), min(self._max, int(rate * WORK_AHEAD_S)))
-                self._finished, self._measured_at = 0, now
-            elif self._finished >= self._size:  # a second's worth went through in less: no need to wait for its end
+                self._done, self._measured_at = 0, now
+            elif self._done >= self._size:  # a second's worth went through in less: no need to wait for its end
                 self._size = min(self._max, self._size * 2)
-            return max(0, min(self._size - self._in_flight, self._room_for_bytes()))
+            room = min(self._size - self._in_flight + self._handed_over, self._max - self._in_flight)
+            return max(0, min(room, self._room_for_bytes()))
 
     def free_bulk(self) -> int:
         """Room for so many more of bulk while a tenant is being moved there."""
@@ -54,12 +62,27 @@ class Window:
             self._bulk += n_bulk
             self._bytes += n_bytes
 
-    def release(self, *, bulk: bool = False, n_bytes: int = 0) -> None:
+    def hand_over(self, n: int) -> None:
+        """The work of so many events is done: their writes wait for the index."""
+        with self._lock:
+            self._handed_over += n
+            self._done += n
+
+    def take_back(self, n: int) -> None:
+        """So many writes have to be looked at or sent again."""
+        with self._lock:
+            self._handed_over -= n
+
+    def release(self, *, handed_over: bool = False, bulk: bool = False, n_bytes: int = 0) -> None:
+        """An event has left the worker; `handed_over` where its write was with the index until then."""
         with self._lock:
             self._in_flight -= 1
             self._bulk -= bulk
             self._bytes -= n_bytes
-            self._finished += 1
+            if handed_over:
+                self._handed_over -= 1
+            else:
+                self._done += 1
 
     @property
     def size(self) -> int:
@@ -68,6 +91,7 @@ class Window:
 
     @property
     def in_flight(self) -> int:
+        """Taken and not released, whether worked on or waiting for the index."""
         return self._in_flight
 
     @property

@@ -71,6 +71,8 @@ class Work(msgspec.Struct, eq=False):
     vector: Vector | None = None
     replaces_etag: str | None = None
     write: Write | None = None
+    handed_over: bool = False
+    """`write` is with the index: nothing but its durability is waited for."""
     applied_at_us: int | None = None
     """When `write` became visible to searches: before it was durable."""
     alone: bool = False
@@ -138,8 +140,7 @@ class WorkQueue:
             self._changed.notify()
 
     def wait_below(self, n: int) -> None:
-        """Wait until fewer than `n` are ready here, or the queue is closed: what is queued behind a slow
-        stage is in nobody's order any more, so little may be."""
+        """Wait until fewer than `n` are ready here, or the queue is closed."""
         with self._room:
             self._room.wait_for(lambda: self._closed or len(self._ready) < n)
 

@@ -10,6 +10,7 @@ from embedder.index.points import Note, Write, Written
 from embedder.index.protocol import Receipt, Writer
 from embedder.stages.lookup import by_tenant
 from embedder.stages.outages import FIRST_PROBE_S, Outages, StoppedError
+from embedder.stages.window import Window
 from embedder.stages.work import Work, WorkQueue
 from streams.errors import DependencyError
 from streams.report.outcomes import OutcomeState
@@ -28,6 +29,7 @@ class IndexWrite:
         queue: WorkQueue,
         index: Writer,
         outages: Outages,
+        window: Window,
         lookup: WorkQueue,
         report: Callable[[Work, OutcomeState], None],
         fail: Callable[[Work, Exception, str], None],
@@ -35,6 +37,7 @@ class IndexWrite:
         self._queue = queue
         self._index = index
         self._outages = outages
+        self._window = window
         self._lookup = lookup
         self._report = report
         self._fail = fail
@@ -57,10 +60,20 @@ class IndexWrite:
         except Exception as exc:  # noqa: BLE001 - one write must not take its call along: verdict.py
             self._refused(works, exc)
             return
+        for work in works:
+            work.handed_over = True
+        self._window.hand_over(len(works))
         future.add_done_callback(partial(self._written, works))
+
+    def _take_back(self, works: Sequence[Work]) -> None:
+        for work in works:
+            work.handed_over = False
+        self._window.take_back(len(works))
 
     def _written(self, works: Sequence[Work], future: Future[Receipt]) -> None:
         error = future.exception()
+        if error is not None:
+            self._take_back(works)
         if isinstance(error, DependencyError):  # the very same writes again, when it is back
             self._outages.down(error)
             for work in works:
@@ -79,6 +92,7 @@ class IndexWrite:
 
     def _route(self, work: Work, written: Written) -> None:
         if written is Written.SUPERSEDED and not isinstance(work.write, Note):
+            self._take_back([work])
             self._lookup.put(work)  # something newer was quicker: look again
         elif written is Written.SUPERSEDED:
             self._report(work, OutcomeState.SUPERSEDED)

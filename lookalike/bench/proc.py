@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -39,6 +40,12 @@ def cpu_s(pid: int) -> float:
         fields = _stat(one)
         total += sum(int(fields[n]) for n in (11, 12, 13, 14))  # utime, stime, cutime, cstime
     return total * _TICK_S
+
+
+def on_cpu_s(pids: Sequence[int]) -> float:
+    """CPU seconds of all threads of these processes, to the nanosecond; of threads that ended nothing is in it."""
+    tasks = (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def thread_cpu_s(pid: int, *, main: str, below: str | None = None) -> dict[str, float]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from embedder.objects.folder import FolderStore
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from lookalike.bench.proc import cpu_s, rss_mb, thread_cpu_s
-from lookalike.commands.worker import PROCESS_ENVIRONMENT
 from lookalike.following import OutcomeFollower
 from lookalike.local.processes import OwnProcess
 from streams.event import Location, created, encode
@@ -63,7 +63,7 @@ def run_real(
     create(client, specs(names, partitions=PARTITIONS))
     found = RealRun()
     with ExitStack() as stack:
-        stack.enter_context(_index(folder))
+        stack.enter_context(index_process(folder))
         worker = stack.enter_context(_worker(bootstrap, folder, prefix))
         bare = stack.enter_context(BareLoop())
         feed = stack.enter_context(Feed(client, names, folder / "objects", pictures))
@@ -163,9 +163,10 @@ class BareLoop:
 
 
 @contextmanager
-def _index(folder: Path) -> Iterator[None]:
+def index_process(folder: Path, *, engine: str = "edge") -> Iterator[None]:
     """The index process of a data folder, as `up` runs it."""
-    command = [sys.executable, "-m", "lookalike", "index", "serve", "--data", str(folder / "index")]
+    command = [sys.executable, "-m", "lookalike", "index", "serve", "--engine", engine]
+    command += ["--data", str(folder / "index")]
     with _running([*command, "--socket", str(folder / "index.sock")], folder / "index.log", dict(os.environ)):
         yield
 

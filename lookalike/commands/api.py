@@ -59,10 +59,11 @@ def command(host: str | None, port: int | None, data: Path | None) -> None:
 
 def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Deps:
     """The concrete classes behind the API. Connects nothing: what is down is told by `/readyz`."""
-    from embedder.index.service.client import IndexClient
     from embedder.objects.grants import Grants
     from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
     from embedder.query_embedder_wire import Want
+    from lookalike.engines import vision_options
+    from lookalike.index import open_index
     from query_api.deps import Deps, Limits
     from query_api.key_ring import KeyRing
     from query_api.metrics import tell_key_expiry
@@ -70,11 +71,9 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
     from streams.status_server import process_registry
     from streams.topics import Lane
 
+    objects = open_store(settings, addresses)
     options = QueryEmbedderOptions(
-        model=settings.model.model,
-        weights=settings.model.model_weights,
-        max_pixels=settings.decode.max_pixels,
-        decode_timeout_s=settings.decode.timeout_s,
+        vision=vision_options(settings, lambda: objects),
         deadline_s=settings.api.deadline_s * EMBEDDER_SHARE,
         max_waiting={Want.VECTOR: settings.api.max_uploads, Want.THUMBNAIL: 64},
     )
@@ -90,14 +89,14 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
     registry = process_registry()
     if keys is not None:
         tell_key_expiry(registry, keys.next_expiry)
-    index = IndexClient(addresses.index_socket(settings), timeout_s=settings.api.deadline_s)  # what the alias means
+    index = open_index(settings, addresses, timeout_s=settings.api.deadline_s)  # what the alias means
     return Deps(
         searcher=index,
         writer=index,
         producer=producer,
         topic=settings.kafka.topic_names().lane(Lane.LIVE),
         places=settings.objects.places(),
-        objects=open_store(settings, addresses),
+        objects=objects,
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),
         bucket=settings.objects.buckets[0],

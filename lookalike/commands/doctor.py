@@ -68,10 +68,10 @@ def examine(data: Path | None) -> Iterator[Finding]:
             yield Finding("settings", ok=False, text=line)
         return
     yield Finding("settings", ok=True, text="every LOOKALIKE_ variable is known and valid")
-    yield _weights(settings)
     if settings.api.keys_file is not None:
         yield _keys(settings.api.keys_file)
     addresses = find_addresses(settings, data)
+    yield from _vision(settings, addresses)
     yield _disk(addresses.data)
     yield from _services(settings, addresses)
 
@@ -85,14 +85,21 @@ def _versions() -> Iterator[Finding]:
             yield Finding(package, ok=False, text="is not installed: make install")
 
 
-def _weights(settings: Settings) -> Finding:
+def _vision(settings: Settings, addresses: Addresses) -> Iterator[Finding]:
+    """Weights, and the engine as far as it has been measured here: nothing is loaded."""
     from embedder.models.registry import model
+    from lookalike.engines import engine_in_words, vision_options
 
     try:
-        weights = model(settings.model.model).find_weights(settings.model.model_weights)
-    except ConfigError as exc:
-        return Finding("weights", ok=False, text=str(exc))
-    return Finding("weights", ok=True, text=f"{settings.model.model}: {weights.path} ({weights.sha256[:12]})")
+        options = vision_options(settings, lambda: open_store(settings, addresses))
+        network = model(settings.model.model)
+        weights = network.find_weights(options.weights, expected_sha256=options.weights_sha256)
+    except (ConfigError, DependencyError) as exc:
+        yield Finding("weights", ok=False, text=str(exc))
+        return
+    yield Finding("weights", ok=True, text=f"{settings.model.model}: {weights.path} ({weights.sha256[:12]})")
+    ok, text = engine_in_words(options, network, weights)
+    yield Finding("engine", ok=ok, text=text)
 
 
 def _keys(path: Path) -> Finding:

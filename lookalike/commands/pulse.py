@@ -42,7 +42,7 @@ def command(ctx: click.Context, data: Path | None) -> None:
 
 def run(settings: Settings, addresses: Addresses) -> None:
     """Connect everything, look and tell until asked to stop."""
-    from embedder.index.service.client import IndexClient
+    from lookalike.index import open_index
     from lookalike.pulse import Pulse
     from streams.backlog import BacklogWatch
     from streams.metrics import PulseMetrics
@@ -56,7 +56,7 @@ def run(settings: Settings, addresses: Addresses) -> None:
     names, view, registry = kafka.topic_names(), TenantView(), process_registry()
     faust = FaustView(kafka, view=view)
     with (
-        closing(IndexClient(addresses.index_socket(settings), timeout_s=5.0)) as index,
+        closing(open_index(settings, addresses, timeout_s=5.0)) as index,
         closing(BacklogWatch(client, kafka.group_id, [names.lane(lane) for lane in Lane])) as lanes,
     ):
         pulse = Pulse(

@@ -38,11 +38,11 @@ def command(
     from lookalike.asking import ask
 
     settings = read_settings()
-    url = find_addresses(settings, data).api_url(settings)
+    url, key = find_addresses(settings, data).api_url(settings), settings.api.key
     if image_id is not None and file is None:
-        answer = ask(url, f"/v1/tenants/{tenant_id}/images/{quote(image_id)}/similar?limit={limit}")
+        answer = ask(url, f"/v1/tenants/{tenant_id}/images/{quote(image_id)}/similar?limit={limit}", key=key)
     elif file is not None and image_id is None:
-        answer = ask(url, f"/v1/tenants/{tenant_id}/search/upload?limit={limit}", body=file.read_bytes())
+        answer = ask(url, f"/v1/tenants/{tenant_id}/search/upload?limit={limit}", body=file.read_bytes(), key=key)
     else:
         raise click.UsageError("give either --image or --file")
     if as_json:

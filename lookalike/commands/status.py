@@ -65,6 +65,11 @@ def _dead_letters(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"{reason} {n}"
 
 
+def _model(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "model", f"{part['model']} ({part['weights_sha256'][:12]})"
+    yield "engine", part["engine"]
+
+
 def _index(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "index", f"{part['collection']} ({part['engine']}), {part['tenants']} tenants"
     for title in ("points", "attempts"):
@@ -77,4 +82,4 @@ def _api(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", failure
 
 
-_ROWS = {"broker": _broker, "lag": _lag, "dead_letters": _dead_letters, "index": _index, "api": _api}
+_ROWS = {"broker": _broker, "lag": _lag, "dead_letters": _dead_letters, "model": _model, "index": _index, "api": _api}

@@ -6,37 +6,29 @@ import os
 import socket
 import sys
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
 
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from lookalike.addresses import Addresses, find_addresses
+from lookalike.index import Index, open_index
 from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.settings import Settings, read_settings
 from lookalike.signals import stop_on_signals
 from lookalike.stores import open_store
 from streams.errors import ConfigError, DependencyError
+from streams.threads import collect_rarely
 
 if TYPE_CHECKING:
-    from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
     from embedder.watchdog import Watchdog
     from embedder.worker import Worker, WorkerOptions
     from streams.checks import Checks
-
-PROCESS_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""Read by libraries when a process starts. One thread a process, because two workers with the default
-on two cores are 30 times slower; large activations stay mapped, because returning them to the kernel
-after each picture costs a third of the network's time (docs/performance.md)."""
 
 
 @click.command("worker")
@@ -70,15 +62,13 @@ def start_with_environment(wanted: dict[str, str]) -> None:
 
 def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool = False) -> int:
     """Connect everything, work, drain; returns the exit code."""
-    from embedder.index.service.client import IndexClient
     from embedder.metrics import WorkerMetrics
-    from embedder.models.collection import collection_of
-    from embedder.models.registry import model
-    from embedder.models.torch_engine import TorchEngine
     from embedder.objects.grants import Grants
-    from embedder.stages.decode import DecodePool, DecodeRules
+    from embedder.stages.sweep import TombstoneSweeper
+    from embedder.vision import Vision
     from embedder.watchdog import Watchdog, end_process
     from embedder.worker import Worker
+    from lookalike.engines import log_engine, vision_options
     from streams.checks import Checks
     from streams.consume.consumer import KafkaSource
     from streams.consume.protocol import group_protocol
@@ -87,23 +77,17 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     from streams.status_server import process_registry
 
     stop = stop_on_signals()
-    network = model(settings.model.model)
-    weights = network.find_weights(settings.model.model_weights)
-    info = network.info
-    rules = DecodeRules(
-        input_px=info.input_px,
-        resample=info.resample,
-        max_pixels=settings.decode.max_pixels,
-        timeout_s=settings.decode.timeout_s,
-    )
-    spec = collection_of(info, weights)
+    objects = open_store(settings, addresses)
+    vision = Vision(vision_options(settings, lambda: objects))
+    spec = replace(vision.spec, fields=settings.index.fields())
     kafka = addresses.kafka(settings)
     metrics = WorkerMetrics(process_registry())
     with ExitStack() as stack:
-        decoder = stack.enter_context(closing(DecodePool(settings.decode.children, rules)))
-        engine = TorchEngine(network, weights)
+        decoder = stack.enter_context(closing(vision.open_decoder(settings.decode.children)))
+        opened = vision.open_engine()
+        log_engine(opened, spec)
         check_topics(settings, addresses, allow_single_broker=allow_single_broker)
-        index = stack.enter_context(closing(IndexClient(addresses.index_socket(settings), spec=spec)))
+        index = stack.enter_context(closing(open_index(settings, addresses, spec=spec)))
         make_collection(index)
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         source = KafkaSource(
@@ -113,7 +97,6 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             protocol=group_protocol(kafka, settings.kafka.group_protocol),
             retry=settings.kafka.retry_steps(),
         )
-        objects = open_store(settings, addresses)
         watchdog = Watchdog(limit_s=settings.worker.watchdog_s, on_stuck=end_process)
         worker = Worker(
             source=source,
@@ -122,11 +105,11 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             objects=objects,
             grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
             decoder=decoder,
-            engine=engine,
+            engine=opened.engine,
             spec=spec,
             names=settings.kafka.topic_names(),
             metrics=metrics,
-            options=worker_options(settings),
+            options=worker_options(settings, max_batch=opened.max_batch),
             stop=stop,
             watch=watchdog.tell,
         )
@@ -135,14 +118,17 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             {"broker": Broker(kafka).check, "index": index.ping, "objects": lambda: objects.check(bucket)},
         )
         serve_probes(settings, worker, metrics, watchdog, checks, stack)
+        sweeper = TombstoneSweeper(index, life_s=tombstone_life_s(kafka, settings), swept=metrics.swept.inc)
+        stack.enter_context(sweeper)
+        collect_rarely()
         watchdog.start()
         stack.callback(watchdog.stop)
         worker.run()
     return 0
 
 
-def worker_options(settings: Settings) -> WorkerOptions:
-    """How the settings say that a worker works."""
+def worker_options(settings: Settings, *, max_batch: int) -> WorkerOptions:
+    """How the settings say that a worker works; `max_batch` is the engine's own, where none is set."""
     from embedder.verdict import RetryPolicy
     from embedder.worker import WorkerOptions
 
@@ -150,7 +136,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
     return WorkerOptions(
         worker_id=worker.id or f"{socket.gethostname()}-{os.getpid()}",
         fetch_threads=settings.decode.children,
-        max_batch=worker.max_batch,
+        max_batch=worker.max_batch or max_batch,
         max_in_flight=worker.max_in_flight,
         max_in_flight_bytes=worker.max_in_flight_bytes,
         max_image_bytes=settings.decode.max_image_bytes,
@@ -184,6 +170,16 @@ def check_topics(settings: Settings, addresses: Addresses, *, allow_single_broke
         raise ConfigError(problems[0] + more)
 
 
+def tombstone_life_s(kafka: dict[str, str | int], settings: Settings) -> float | None:
+    """How long deletes are remembered, from the topics as they are; None: for ever."""
+    from streams.durability import read_configs, tombstone_life_ms
+    from streams.topics import Lane
+
+    names = settings.kafka.topic_names()
+    life_ms = tombstone_life_ms(read_configs(kafka, [*map(names.lane, Lane)]), names)
+    return None if life_ms is None else life_ms / 1000
+
+
 def serve_probes(
     settings: Settings, worker: Worker, metrics: WorkerMetrics, watchdog: Watchdog, checks: Checks, stack: ExitStack
 ) -> None:
@@ -204,7 +200,7 @@ def serve_probes(
     stack.enter_context(StatusServer(host, port, registry=metrics.registry, health=health, ready=ready))
 
 
-def make_collection(index: IndexClient) -> None:
+def make_collection(index: Index) -> None:
     """Connect once, which makes the collection: the API is ready before the first event comes.
 
     An index that is down is no reason not to start: the worker pauses until it is back.

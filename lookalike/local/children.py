@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedder.index.service.client import IndexClient
+from embedder.process_environment import PROCESS_ENVIRONMENT
 from lookalike.asking import request
-from lookalike.commands.worker import PROCESS_ENVIRONMENT
 from lookalike.local.kafka import LocalKafka
 from lookalike.local.s3 import LocalS3
 from lookalike.local.supervisor import Child

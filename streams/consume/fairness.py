@@ -135,13 +135,10 @@ class LiveShares:
         without that nobody is kept waiting, and nobody is above its share.
         """
         cap = max(1, int(window * self._share))
-        now = self._clock()
         with self._lock:
             held = self._held.get(tenant_id, 0)
-            if held >= cap and self._is_shunted(tenant_id, now, behind=behind):
+            if held >= cap and self._is_shunted(tenant_id, self._clock(), behind=behind):
                 return False
-            if held < cap and self._above:
-                self._calm(now)
             self._held[tenant_id] = held + 1
             return True
 

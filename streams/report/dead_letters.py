@@ -8,7 +8,7 @@ import msgspec
 
 from streams.consume.retry import Attempted
 from streams.consume.source import Delivery
-from streams.errors import Reason
+from streams.errors import DependencyError, Reason, RecordTooLargeError
 from streams.event import COLLECTION_HEADER, Headers
 from streams.onward import DEAD_PREFIX, Origin, travelling
 from streams.producer import OnAck, Producer
@@ -67,7 +67,18 @@ class DeadLetters:
         self._topic = topic
 
     def report(self, letter: DeadLetter, delivery: Delivery, *, on_ack: OnAck) -> None:
-        """Send one; only after `on_ack` may the attempt be noted, the outcome sent, the offset finished."""
-        self._producer.send(
-            self._topic, key=delivery.key, value=delivery.value, headers=letter.headers(delivery), on_ack=on_ack
-        )
+        """Send one; only after `on_ack` may the attempt be noted, the outcome sent, the offset finished.
+
+        One that its topic does not take is sent without its value, and says how large that was: a record that
+        nobody can dead-letter would come back for ever.
+        """
+        headers = letter.headers(delivery)
+
+        def acknowledged(error: DependencyError | None) -> None:
+            if not isinstance(error, RecordTooLargeError):
+                on_ack(error)
+                return
+            dropped = (f"{DEAD_PREFIX}value_bytes", str(delivery.size_bytes).encode())
+            self._producer.send(self._topic, key=delivery.key, value=None, headers=[*headers, dropped], on_ack=on_ack)
+
+        self._producer.send(self._topic, key=delivery.key, value=delivery.value, headers=headers, on_ack=acknowledged)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import os
+import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+from qdrant_client import QdrantClient
 
 from embedder.index.edge.shard import EdgeIndex
 from embedder.index.exact import ExactIndex
 from embedder.index.fields import Field, Kind
 from embedder.index.points import Bury, PutVector, State, Vector, Write, Written
-from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Writer
+from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Sweeper, Writer
+from embedder.index.qdrant_server.connect import Server
+from embedder.index.qdrant_server.index import ServerIndex
+from embedder.index.qdrant_server.schema import VECTOR, vector_params
+from embedder.index.qdrant_server.transport import ClientTransport
 from embedder.index.query import like
 from streams.event import MIN_VERSION, Attribute, Location, now_us
 from tests.index_process import IndexProcess
@@ -31,7 +39,7 @@ REOPEN_EVERY = 30
 """So many writes between two openings of the indexes that show that they come back as they were."""
 
 
-class Index(Writer, Searcher, Maintenance, Protocol):
+class Index(Writer, Searcher, Maintenance, Sweeper, Protocol):
     """All that can be asked of one collection."""
 
 
@@ -97,7 +105,52 @@ class ReopeningEdge(EdgeIndex):
         return done
 
 
-STANDS = ("exact", "exact reopened", "edge reopened", "exact served", "edge served")
+class DroppedServer(ServerIndex):
+    """Removes its collection at the end."""
+
+    def __init__(self, server: Server, index: ServerIndex) -> None:
+        super().__init__(server.client, index._transport, index.spec())
+
+    def close(self) -> None:
+        self._writers.shutdown()
+        self._client.delete_collection(self._spec.name)
+        self._client.close()
+
+
+QDRANT_URL = os.environ.get("LOOKALIKE_QDRANT_URL")
+STANDS = (
+    "exact",
+    "exact reopened",
+    "edge reopened",
+    "exact served",
+    "edge served",
+    "qdrant local",
+    *(("qdrant server",) if QDRANT_URL else ()),
+)
+"""A Qdrant server is tried where LOOKALIKE_QDRANT_URL names one, and then it has to answer: without the
+variable there is no such stand, instead of one that is skipped. "qdrant local" is the client's own
+imitation in this process: the same adapter, no payload indexes, no graphs, no gRPC."""
+
+
+def local_server() -> ServerIndex:
+    """The server's adapter on the imitation that comes with the client."""
+    client = QdrantClient(":memory:")
+    client.create_collection(SPEC.name, vectors_config={VECTOR: vector_params(SPEC.dim)})
+    index = ServerIndex(client, ClientTransport(client, SPEC.name), SPEC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told once: the imitation is always exact
+        index.search("nobody", like(towards(1)))
+    return index
+
+
+def real_server() -> ServerIndex:
+    """A collection of its own on the server of LOOKALIKE_QDRANT_URL; its failure is the test's."""
+    assert QDRANT_URL is not None
+    spec = replace(SPEC, model_id=f"hash-{uuid.uuid4().hex[:8]}")
+    server = Server(
+        QDRANT_URL, alias=f"test-{uuid.uuid4().hex[:8]}", api_key=os.environ.get("LOOKALIKE_QDRANT_API_KEY")
+    )
+    return DroppedServer(server, server.ensure(spec))
 
 
 @contextmanager
@@ -109,6 +162,10 @@ def standing(name: str, folder: Path) -> Iterator[Stand]:
         process = IndexProcess(folder / "data", engine=engine, flush_share=0.5)
         with process, closing(process.client(SPEC)) as client:
             yield Stand(client, True, engine, numbers)
+        return
+    if engine == "qdrant":
+        with closing(local_server() if how == "local" else real_server()) as server:
+            yield Stand(server, how == "server", engine, numbers)
         return
     index: ExactIndex | ReopeningEdge
     if engine == "edge":

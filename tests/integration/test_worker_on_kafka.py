@@ -189,6 +189,19 @@ def test_record_at_the_size_limit_still_fits_as_a_dead_letter(rig: KafkaRig) -> 
     assert letter.value == value
 
 
+def test_large_record_that_compresses_well_is_no_poison(rig: KafkaRig) -> None:
+    """Ten megabytes of one letter fit into a topic of one: the dead letter is whole, and the worker lives on."""
+    value = b"x" * 10_000_000
+    rig.send((b"k", value, [("ce_id", b"1")]))
+    good = created("acme", "one", rig.put("acme", "one.jpg", b"one"))
+    rig.publish(good)
+    with rig.work() as running:
+        running.settle()
+    (letter,) = rig.dead()
+    assert letter.value == value
+    assert rig.states() == {"failed": 1, "indexed": 1}
+
+
 def test_topic_replayed_twice_fetches_nothing_that_is_settled(rig: KafkaRig) -> None:
     """All events once more, twice: the same points, and no object is read but that of the failed picture."""
     events = [created("acme", f"i{n}", rig.put("acme", f"{n}.jpg", b"%d" % n)) for n in range(30)]

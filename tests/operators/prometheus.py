@@ -36,7 +36,7 @@ def quicker(text: str) -> str:
             rule["expr"] = _DURATION.sub(lambda found: f"[{_shorter(found[1], found[2])}s]", rule["expr"])
             if "for" in rule:
                 rule["for"] = f"{_shorter(rule['for'][:-1], rule['for'][-1])}s"
-    return yaml.safe_dump(rules)
+    return str(yaml.safe_dump(rules))
 
 
 def _shorter(number: str, unit: str) -> int:

@@ -471,8 +471,10 @@ def test_a_tenants_uploads_and_thumbnails_are_removed_and_nobody_elses() -> None
     for tenant_id in (TENANT, "globex"):
         ask(api.app, "POST", IMAGES.replace(TENANT, tenant_id), content=picture(3, 0))
     get(api.app, f"{IMAGES}/f0-m0/thumbnail")
-    assert PLACES.remove_tenant(api.rig.objects, TENANT) == (1, 2)
+    assert PLACES.remove_tenants_uploads(api.rig.objects, TENANT) == 1
+    assert PLACES.remove_tenants_thumbnails(api.rig.objects, TENANT) == 2
     assert api.stored_keys() >= {f"{TENANT}/f0-m0.jpg", "globex/theirs.jpg"}
     assert {key.partition("/")[0] for key in api.stored_keys() if "uploads" in key} == {"globex"}
     assert {key.partition("/")[0] for key in api.stored_keys("thumbnails")} == {"globex"}
-    assert PLACES.remove_tenant(api.rig.objects, TENANT) == (0, 0)
+    assert PLACES.remove_tenants_uploads(api.rig.objects, TENANT) == 0
+    assert PLACES.remove_tenants_thumbnails(api.rig.objects, TENANT) == 0

@@ -304,6 +304,24 @@ def test_a_key_above_its_rate_is_429_and_another_key_is_not(tmp_path: Path) -> N
     assert api.get(IMAGES, calm).status_code == 200
 
 
+def test_the_command_line_sends_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`lookalike similar` is refused without one, in one line; with LOOKALIKE_API_KEY it is answered."""
+    api = KeyedApp(tmp_path)
+    text = api.add()
+    with serving(api.app) as address:
+        monkeypatch.setenv("LOOKALIKE_DATA", str(tmp_path / "nothing-runs-here"))
+        monkeypatch.setenv("LOOKALIKE_API_PORT", address.rpartition(":")[2])
+        asked = ["similar", "--tenant", TENANT, "--image", "f0-m0", "--json"]
+        assert cli.run(asked) == 1
+        assert "access key" in capsys.readouterr().err
+        (tmp_path / "key").write_text(text + "\n")
+        monkeypatch.setenv("LOOKALIKE_API_KEY_FILE", str(tmp_path / "key"))
+        assert cli.run(asked) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["hits"][0]["image_id"] == "f0-m1"
+
+
 # ---- the command ---------------------------------------------------------------------------------
 
 

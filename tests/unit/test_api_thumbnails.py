@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from PIL import Image
 
 from embedder.index.points import Bury, PutVector
@@ -84,6 +85,20 @@ def test_a_location_outside_of_the_tenants_prefix_is_not_read() -> None:
     response = get(rig.app(), THUMBNAIL)
     assert (response.status_code, error_of(response)["code"]) == (403, "location_forbidden")
     assert rig.objects.reads == 0
+
+
+def test_an_image_deleted_while_its_thumbnail_is_made_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked gets what was made; the bucket keeps nothing of a deleted image."""
+    rig = filled(1, 1)
+    whole = rig.embedder.thumbnail
+
+    def thumbnail(data: bytes) -> bytes:
+        rig.index.write(TENANT, [Bury("f0-m0", VERSION, VERSION)]).result()
+        return whole(data)
+
+    monkeypatch.setattr(rig.embedder, "thumbnail", thumbnail)
+    assert get(rig.app(), THUMBNAIL).status_code == 200
+    assert [key for bucket, key in rig.objects.objects if bucket == "thumbnails"] == []
 
 
 def test_the_cache_keeps_what_was_asked_for_last_within_its_bytes() -> None:

@@ -103,7 +103,7 @@ class _Seen:
     def info(self) -> ModelInfo:
         return self._info
 
-    def find_weights(self, override: Path | None = None) -> Weights:
+    def find_weights(self, override: Path | None = None, *, expected_sha256: str | None = None) -> Weights:
         return Weights(Path("none"), "")
 
     def load(self, weights: Weights) -> torch.nn.Module:

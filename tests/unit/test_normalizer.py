@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from embedder.index.points import State
 from embedder.normalize.metrics import NormalizeMetrics
 from embedder.normalize.normalizer import Normalizer, NormalizerOptions
+from embedder.normalize.queue import DelayQueue
 from embedder.normalize.scope import Scope
 from embedder.objects.grants import Grants
 from embedder.objects.memory import MemoryObjects
@@ -364,6 +365,20 @@ def test_a_refusal_of_the_broker_ends_the_process_with_nothing_finished(bucket: 
     running.own.close()
     assert isinstance(running.error, DependencyError)
     assert bucket.committed == 0
+
+
+def test_what_waits_longer_comes_before_what_came_later() -> None:
+    """Under a flood of new notifications, one that was put off is due in its time, and is handed out then."""
+    now = [0.0]
+    queue: DelayQueue[str] = DelayQueue(lambda: now[0])
+    queue.put("put off", delay_s=1.0)
+    queue.put("first")
+    assert queue.take() == "first"
+    now[0] = 1.5
+    queue.put("later")
+    assert [queue.take(), queue.take()] == ["put off", "later"]
+    queue.close()
+    assert queue.take() is None
 
 
 # ---- to the end: what the index holds ------------------------------------------------------------------

@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.consume.offsets import PartitionOffsets
+from streams.consume.offsets import PartitionOffsets, StandingMarks
 
 
 def _offsets(n: int) -> PartitionOffsets:
@@ -124,3 +124,98 @@ def test_wait_ends_when_the_last_record_finishes() -> None:
     assert tracker.wait_finished(30.0)
     thread.join()
     assert tracker.next_offset == 2
+
+
+class Ownerships:
+    """Owners of one partition in turn, and the broker that keeps its commit."""
+
+    def __init__(self, n_records: int) -> None:
+        self.n_records = n_records
+        self.commit = 0
+        self.finished: set[int] = set()
+        self.in_hand: list[tuple[PartitionOffsets, int]] = []
+        self.late: list[tuple[PartitionOffsets, int]] = []
+        self.tracker = PartitionOffsets("images.live", 0)
+        self.position = 0
+
+    def deliver(self, n: int) -> None:
+        for offset in range(self.position, min(self.n_records, self.position + n)):
+            if self.tracker.admit(offset):
+                self.in_hand.append((self.tracker, offset))
+            self.position = offset + 1
+
+    def finish(self, pick: int) -> None:
+        if self.in_hand:
+            tracker, offset = self.in_hand.pop(pick % len(self.in_hand))
+            self.finished.add(offset)  # the work of a late finish is done as well: only its commit does not count
+            tracker.finish(offset)
+
+    def try_commit(self, *, accepted: bool) -> None:
+        due = self.tracker.to_commit()
+        if due is not None and accepted:
+            self.tracker.committed(due)
+            self.commit = due
+        self.check()
+
+    def revoke(self, *, repeats: int) -> None:
+        """The next owner starts at the commit; the same one may be given some records once more."""
+        self.tracker.drop()
+        self.tracker = PartitionOffsets("images.live", 0)
+        self.position = self.commit
+        self.deliver(repeats)
+        self.position = self.commit  # the first window comes again (docs/kafka.md)
+
+    def check(self) -> None:
+        assert all(offset in self.finished for offset in range(self.commit)), "the commit passed an unfinished record"
+
+
+_moves = st.one_of(
+    st.tuples(st.just("deliver"), st.integers(1, 5)),
+    st.tuples(st.just("finish"), st.integers(0, 20)),
+    st.tuples(st.just("finish"), st.integers(0, 20)),
+    st.tuples(st.just("commit"), st.integers(0, 2)),
+    st.tuples(st.just("revoke"), st.integers(0, 3)),
+)
+
+
+@given(st.lists(_moves, max_size=80))
+def test_no_commit_passes_an_unfinished_record_through_revokes_and_refusals(moves: list[tuple[str, int]]) -> None:
+    """Random deliveries, completions, refused commits and changes of owner: nothing unfinished is ever committed,
+    and in the end everything is finished and committed."""
+    world = Ownerships(30)
+    for kind, value in moves:
+        if kind == "deliver":
+            world.deliver(value)
+        elif kind == "finish":
+            world.finish(value)
+        elif kind == "commit":
+            world.try_commit(accepted=value > 0)
+        else:
+            world.revoke(repeats=value)
+        world.check()
+    world.deliver(world.n_records)
+    while world.in_hand:
+        world.finish(0)
+    world.try_commit(accepted=True)
+    assert world.commit == world.n_records
+    assert world.finished == set(range(world.n_records))
+
+
+def test_span_is_what_comes_again_after_a_crash() -> None:
+    """From the mark to the newest admitted record, however much in between is finished; 0 where all is."""
+    tracker = _offsets(10)
+    for offset in range(1, 10):
+        tracker.finish(offset)
+    assert tracker.span == 10
+    tracker.finish(0)
+    assert tracker.span == 0
+
+
+def test_mark_that_stands_still_is_noticed_and_one_that_moves_is_not() -> None:
+    """The age is that of the oldest mark that has not moved while something is in flight."""
+    standing = StandingMarks()
+    stuck, moving = _offsets(5), _offsets(5)
+    for now, offset in enumerate(range(4)):
+        assert standing.oldest_s([stuck, moving], now=float(now)) == float(now)
+        moving.finish(offset)
+    assert standing.oldest_s([moving], now=10.0) == 0.0

@@ -25,6 +25,7 @@ from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions, QueueFu
 from embedder.query_embedder_child import jpeg_of, thumbnail_size
 from embedder.query_embedder_wire import Want
 from embedder.stages.hash_decoder import HashDecoder, HashPicture
+from embedder.vision_options import VisionOptions
 from streams.errors import DependencyError, EventError, Reason, RetryableError
 from tests.hash_eyes import DIM
 from tests.waiting import wait_until
@@ -44,7 +45,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
         *, model: str = "hash", deadline_s: float = 30.0, max_vectors: int = 8, clock: Callable[[], float] | None = None
     ) -> QueryEmbedder:
         options = QueryEmbedderOptions(
-            model=model,
+            vision=VisionOptions(model=model),
             deadline_s=deadline_s,
             max_waiting=MappingProxyType({Want.VECTOR: max_vectors, Want.THUMBNAIL: 8}),
             command=COMMAND,
@@ -193,8 +194,9 @@ def test_the_child_ends_with_its_parent(model: str) -> None:
         f"""
         import os, signal
         from embedder.query_embedder import QueryEmbedder, QueryEmbedderOptions
+        from embedder.vision_options import VisionOptions
 
-        embedder = QueryEmbedder(QueryEmbedderOptions(model={model!r}, command={COMMAND!r}))
+        embedder = QueryEmbedder(QueryEmbedderOptions(vision=VisionOptions(model={model!r}), command={COMMAND!r}))
         embedder.start()
         if {model!r} == "hash":
             embedder.spec()

@@ -255,6 +255,21 @@ def test_a_ca_file_without_certificates_is_a_config_error(tmp_path: Path) -> Non
         S3Store("https://host", ca_file=tmp_path / "ca.pem")
 
 
+def test_requests_are_signed_for_the_region_with_the_token_of_temporary_keys(server: ScriptedS3) -> None:
+    """The bucket is never asked for its region; without keys nothing is signed."""
+    server.say(HEAD, found(b"12"))
+    S3Store(server.endpoint, region="eu-central-1", access_key="key", secret_key="secret", session_token="t0ken").head(
+        CAT
+    )
+    S3Store(server.endpoint).head(CAT)
+    signed, anonymous = server.headers
+    assert "key/" in signed["authorization"]
+    assert "/eu-central-1/s3/aws4_request" in signed["authorization"]
+    assert signed["x-amz-security-token"] == "t0ken"
+    assert "authorization" not in anonymous
+    assert server.asked == [HEAD, HEAD]
+
+
 @pytest.mark.parametrize(
     ("path_style", "asked"), [(True, "http://127.0.0.1:9/images/a%20b"), (False, "http://images.host:9/a%20b")]
 )

@@ -145,22 +145,6 @@ def test_a_login_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("section", "variable"),
-    [
-        (IndexSettings, "LOOKALIKE_QDRANT_URL"),
-        (IndexSettings, "LOOKALIKE_QDRANT_API_KEY"),
-    ],
-)
-def test_settings_of_adapters_that_do_not_exist_yet_are_refused(
-    monkeypatch: pytest.MonkeyPatch, section: type[IndexSettings], variable: str
-) -> None:
-    """Ignoring them would keep the data somewhere its owner does not expect."""
-    monkeypatch.setenv(variable, "somewhere")
-    with pytest.raises(ConfigError, match=f"{variable} is set, but this version"):
-        load(section)
-
-
 def _s3(monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
     given = {"ENDPOINT": "https://s3.example.com:9000", "ACCESS_KEY": "key", "SECRET_KEY": "s3cret", **more}
     for name, value in given.items():
@@ -209,6 +193,23 @@ def test_two_stores_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("LOOKALIKE_OBJECTS_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match="LOOKALIKE_OBJECTS_DIR and LOOKALIKE_S3_ENDPOINT are both set"):
         load(ObjectSettings)
+
+
+@pytest.mark.parametrize("declared", ["price", "price:text", "width_px:number", "a:time,a:number"])
+def test_a_wrong_field_is_told_with_its_variable(monkeypatch: pytest.MonkeyPatch, declared: str) -> None:
+    """A field that no collection can have stops the start."""
+    monkeypatch.setenv("LOOKALIKE_DECLARED_FIELDS", declared)
+    with pytest.raises(ConfigError, match="LOOKALIKE_DECLARED_FIELDS"):
+        load(IndexSettings)
+
+
+def test_two_indexes_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server and a socket: which one is meant is not guessed."""
+    monkeypatch.setenv("LOOKALIKE_QDRANT_URL", "http://127.0.0.1:6333")
+    assert load(IndexSettings).qdrant_url is not None
+    monkeypatch.setenv("LOOKALIKE_INDEX_SOCKET", "/tmp/index.sock")
+    with pytest.raises(ConfigError, match="LOOKALIKE_INDEX_SOCKET"):
+        load(IndexSettings)
 
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:

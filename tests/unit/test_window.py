@@ -59,3 +59,37 @@ def test_grows_within_a_second_when_work_is_quick() -> None:
     assert window.free() == 2 * MIN_WINDOW
     _finish(window, 2 * MIN_WINDOW)
     assert window.free() == 50
+
+
+def test_what_waits_for_the_index_leaves_room_for_work() -> None:
+    """Events whose writes only wait to be durable do not keep the network idle; the total is bounded all the same."""
+    window = Window(max_events=40, clock=ManualClock())
+    window.take(MIN_WINDOW)
+    window.hand_over(10)
+    assert window.free() == 10
+    window.take(10)
+    window.hand_over(MIN_WINDOW)
+    assert (window.in_flight, window.free()) == (26, 14), "40 in all, though the window has doubled"
+
+
+def test_what_was_handed_over_is_counted_once() -> None:
+    """The rate is of work done: handing over counts, the release after it does not; a release without it does."""
+    clock = ManualClock()
+    window = Window(max_events=1024, clock=clock)
+    window.take(120)
+    window.hand_over(80)
+    for _ in range(80):
+        window.release(handed_over=True)
+    for _ in range(40):
+        window.release()
+    clock.now_s = 1.0
+    assert (window.in_flight, window.free()) == (0, 150)
+
+
+def test_a_write_taken_back_is_work_again() -> None:
+    """A write that the index refused or superseded fills the window until it is handed over anew."""
+    window = Window(max_events=1024, clock=ManualClock())
+    window.take(MIN_WINDOW)
+    window.hand_over(4)
+    window.take_back(4)
+    assert window.free() == 0

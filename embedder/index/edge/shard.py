@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +24,18 @@ from qdrant_edge import (
     EdgeShard,
     EdgeVectorParams,
     FacetRequest,
+    FieldCondition,
     FloatIndexParams,
     HnswIndexConfig,
     IntegerIndexParams,
     KeywordIndexParams,
+    MatchValue,
     Memory,
     PayloadSelector,
     QuantizationSearchParams,
     QueryRequest,
+    RangeFloat,
+    Record,
     ScalarQuantizationConfig,
     ScalarType,
     ScoredPoint,
@@ -47,8 +51,8 @@ from embedder.index.edge.conditions import any_tenant, conditions
 from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
 from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, is_whole, key_of, to_payload
-from embedder.index.points import Point, PutVector, State, Vector, Write, Written, apply, point_id
-from embedder.index.policy import FULL_SCAN_THRESHOLD_KB, Policy, choose
+from embedder.index.points import Point, PutVector, State, Sweep, Vector, Write, Written, apply, point_id
+from embedder.index.policy import EXACT, Policy, edge_policy, full_scan_threshold_kb
 from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, TenantStats
 from embedder.index.query import (
     Example,
@@ -93,6 +97,7 @@ class EdgeIndex:
         except Exception as exc:  # the binding raises bare exceptions with a text only
             raise ConfigError(f"the index in {folder} cannot be opened: {exc}") from exc
         info = self._shard.info()
+        self._asked_for = False
         self._unoptimised = info.points_count - info.indexed_vectors_count
 
     # ---- writes ------------------------------------------------------------------------------------
@@ -110,16 +115,25 @@ class EdgeIndex:
         points: dict[str, Point] = dict(known)
         vectors: dict[str, Vector | None] = {}
         changed: dict[str, None] = {}  # in order
+        removed: dict[str, Point] = {}
         results = []
         for write in writes:
             change = apply(tenant_id, points.get(write.image_id), write)
             results.append(change.written)
-            if not change.changed or change.point is None:
+            if not change.changed:
                 continue
+            if change.point is None:
+                removed[write.image_id] = points.pop(write.image_id)
+                changed.pop(write.image_id, None)
+                continue
+            removed.pop(write.image_id, None)
             points[write.image_id] = change.point
             changed[write.image_id] = None
             if change.vector is not None:
                 vectors[write.image_id] = write.vector if isinstance(write, PutVector) else None
+        if removed:
+            numbers: Any = [point_id(tenant_id, image_id) for image_id in removed]
+            _asked(self._shard.update, UpdateOperation.delete_points(numbers))
         self._store([points[image_id] for image_id in changed], known, vectors)
         return results
 
@@ -190,7 +204,7 @@ class EdgeIndex:
         allowed = conditions(tenant_id, self._spec.fields, query.filter)
         asked: Any = vector
         estimated = _asked(self._shard.count, CountRequest(filter=allowed, exact=False))
-        policy = Policy(exact=True) if query.exact else choose(estimated, filtered=query.filter is not None)
+        policy = EXACT if query.exact else edge_policy(estimated, filtered=query.filter is not None)
         request = QueryRequest(
             limit=query.reach + len(query.named),  # those fall out below
             query=EdgeQuery.Nearest(asked, using=VECTOR),
@@ -246,6 +260,39 @@ class EdgeIndex:
         tenants = self._facet("tenant_id", None, limit=MAX_TENANTS)
         return IndexStats("edge", self._spec.name, self._by_state(None), attempts, len(tenants))
 
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        made: Any = FieldCondition(key="indexed_at_us", range=RangeFloat(lt=float(before_us)))
+        deleted: Any = FieldCondition(key="state", match=MatchValue(State.DELETED.value))
+        request = ScrollRequest(limit=limit, filter=EdgeFilter(must=[deleted, made]), with_payload=True)
+        records, _ = _asked(self._shard.scroll, request)
+        old: dict[str, list[Write]] = {}
+        for record in records:
+            point = from_payload(record.payload or {})
+            old.setdefault(point.tenant_id, []).append(Sweep(point.image_id, before_us))
+        for tenant_id, writes in old.items():
+            self.write_now(tenant_id, writes)
+        return len(records)
+
+    def everything(self, part: int) -> Iterator[Sequence[tuple[Point, Vector | None]]]:
+        """Every point with its vector, in parts."""
+        offset = None
+        while True:
+            request = ScrollRequest(limit=part, offset=offset, with_payload=True, with_vector=True)
+            records, offset = _asked(self._shard.scroll, request)
+            yield [
+                (from_payload(record.payload or {}), None if not stored else np.asarray(stored[VECTOR], np.float32))
+                for record in records
+                for stored in [_vectors_of(record)]
+            ]
+            if offset is None:
+                return
+
+    def put_back(self, part: Sequence[tuple[Point, Vector | None]]) -> None:
+        """Store points that :meth:`everything` of another index gave, as they are."""
+        for tenant_id in {point.tenant_id for point, _ in part}:
+            own = [(point, vector) for point, vector in part if point.tenant_id == tenant_id]
+            self._store([point for point, _ in own], {}, {point.image_id: vector for point, vector in own})
+
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         attempts = self._facet("attempt.state", conditions(tenant_id), limit=10)
         return TenantStats(self._spec.name, self.count(tenant_id), attempts)
@@ -268,17 +315,28 @@ class EdgeIndex:
     def flush(self) -> None:
         _asked(self._shard.flush)
 
+    def waiting(self) -> int:
+        return self._unoptimised
+
+    def optimise_soon(self) -> None:
+        self._asked_for = True
+
     def maintain(self, *, idle_s: float) -> None:
         """Build graphs where enough points wait for them: soon when nobody asks, in any case at 20,000.
 
         Blocks searches meanwhile (at 100,000 points 2 s in the middle, 2.6 s at most).
         """
-        due = self._unoptimised >= OPTIMISE_AT
+        due = self._unoptimised >= OPTIMISE_AT or self._asked_for
         if due or (self._unoptimised >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S):
-            started, points = time.monotonic(), self._unoptimised
-            _asked(self._shard.optimize)
-            self._unoptimised = 0
-            log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
+            self.optimise()
+
+    def optimise(self) -> None:
+        """Build every graph that is missing, now. Blocks: half a millisecond for each new point."""
+        self._asked_for = False
+        started, points = time.monotonic(), self._unoptimised
+        _asked(self._shard.optimize)
+        self._unoptimised = 0
+        log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
         try:
@@ -304,6 +362,10 @@ def _asked(call: Callable[..., Answer], *arguments: object) -> Answer:
         raise DependencyError("index", f"Qdrant Edge failed: {exc}") from exc
 
 
+def _vectors_of(record: Record) -> Any:
+    return record.vector
+
+
 def _hit(found: ScoredPoint, query: Query) -> Hit:
     payload = found.payload or {}
     point = from_payload(payload) if query.with_points else None
@@ -312,7 +374,7 @@ def _hit(found: ScoredPoint, query: Query) -> Hit:
 
 def _create(folder: Path, spec: CollectionSpec) -> EdgeShard:
     quantization = ScalarQuantizationConfig(type=ScalarType.Int8, quantile=0.99, memory=Memory.Pinned)
-    graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=FULL_SCAN_THRESHOLD_KB, payload_m=16)
+    graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=full_scan_threshold_kb(spec.dim), payload_m=16)
     vector = EdgeVectorParams(
         size=spec.dim,
         distance=Distance.Cosine,

@@ -15,7 +15,7 @@ import msgspec
 from embedder.index.codec import asked, encode, encode_writes
 from embedder.index.filters import Filter
 from embedder.index.points import Point, PutVector, State, Write
-from embedder.index.protocol import CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
+from embedder.index.protocol import CollectionInfo, CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
 from embedder.index.query import Query, each_answered
 from embedder.index.service.connection import Connection
 from embedder.index.service.wire import ErrorData, raised
@@ -36,6 +36,8 @@ _stats = msgspec.msgpack.Decoder(IndexStats).decode
 _sample: Callable[[msgspec.Raw], tuple[str, str] | None] = msgspec.msgpack.Decoder(tuple[str, str] | None).decode
 _tenant_stats = msgspec.msgpack.Decoder(TenantStats).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
+_collections = msgspec.msgpack.Decoder(list[CollectionInfo]).decode
+_nothing = msgspec.msgpack.Decoder(None).decode
 _number = msgspec.msgpack.Decoder(int).decode
 
 
@@ -122,7 +124,27 @@ class IndexClient:
         return self._ask("delete_tenant", encode(tenant_id), _number)
 
     def flush(self) -> None:
-        self._ask("flush", encode(None), lambda _raw: None)
+        self._ask("flush", encode(None), _nothing)
+
+    # ---- Administration ----------------------------------------------------------------------------
+
+    def collections(self) -> Sequence[CollectionInfo]:
+        return self._ask("collections", encode(None), _collections)
+
+    def create(self, spec: CollectionSpec) -> None:
+        self._ask("ensure", encode(spec), _nothing)
+
+    def optimise(self, name: str) -> None:
+        self._ask("optimise", encode(name), _nothing)
+
+    def switch(self, name: str) -> None:
+        self._ask("switch", encode(name), _nothing)
+
+    def drop(self, name: str) -> None:
+        self._ask("drop", encode(name), _nothing)
+
+    def sweep(self, before_us: int, *, limit: int) -> int:
+        return self._ask("sweep", encode((before_us, limit)), msgspec.msgpack.Decoder(int).decode)
 
     def ping(self) -> int:
         """The process id of the index process."""

@@ -22,6 +22,7 @@ _search = msgspec.msgpack.Decoder(tuple[str, Asked])
 _search_batch = msgspec.msgpack.Decoder(tuple[str, list[Asked]])
 _facet = msgspec.msgpack.Decoder(tuple[str, str, Filter | None, int])
 _list = msgspec.msgpack.Decoder(tuple[str, int, str | None, list[State], Filter | None])
+_sweep = msgspec.msgpack.Decoder(tuple[int, int])
 _spec = msgspec.msgpack.Decoder(CollectionSpec)
 
 
@@ -37,6 +38,25 @@ def write(engine: Engine, arguments: msgspec.Raw) -> bytes:
     """Apply; the answer waits for the next flush."""
     tenant_id, writes = decode_writes(arguments)
     return encode(Receipt(tuple(engine.write_now(tenant_id, writes)), now_us()))
+
+
+def _do_collections(collections: Collections, _arguments: msgspec.Raw) -> bytes:
+    return encode(collections.described())
+
+
+def _do_optimise(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.get(_text.decode(arguments)).optimise_soon()
+    return encode(None)
+
+
+def _do_switch(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.switch(_text.decode(arguments))
+    return encode(None)
+
+
+def _do_drop(collections: Collections, arguments: msgspec.Raw) -> bytes:
+    collections.drop(_text.decode(arguments))
+    return encode(None)
 
 
 def _do_read(engine: Engine, arguments: msgspec.Raw) -> bytes:
@@ -93,6 +113,20 @@ def _do_sample(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.sample())
 
 
+def _do_sweep(engine: Engine, arguments: msgspec.Raw) -> bytes:
+    before_us, limit = _sweep.decode(arguments)
+    return encode(engine.sweep(before_us, limit=limit))
+
+
+WHOLE: dict[str, Callable[[Collections, msgspec.Raw], bytes]] = {
+    "ensure": ensure,
+    "collections": _do_collections,
+    "optimise": _do_optimise,
+    "switch": _do_switch,
+    "drop": _do_drop,
+}
+"""Operations on collections as a whole, answered at once."""
+
 READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
@@ -103,10 +137,11 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "count": _do_count,
     "spec": _do_spec,
     "stats": _do_stats,
+    "sweep": _do_sweep,
     "tenant_stats": _do_tenant_stats,
     "sample": _do_sample,
 }
-"""Operations that are answered at once; `ensure` and `ping` are answered apart."""
+"""Operations on one collection that are answered at once."""
 
 CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "write": write,

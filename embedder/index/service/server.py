@@ -26,7 +26,7 @@ from embedder.index.codec import encode
 from embedder.index.collections import Collections, Engine
 from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import CollectionSpec
-from embedder.index.service.operations import CHANGES, READS, ensure
+from embedder.index.service.operations import CHANGES, READS, WHOLE
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
 from streams.errors import ConfigError, DependencyError
 from streams.status_server import StatusServer, process_registry
@@ -143,9 +143,9 @@ class IndexServer:
     def _execute(self, request: Request) -> bytes:
         if request.operation == "ping":
             return encode(os.getpid())
-        if request.operation == "ensure":
-            ensure(self._collections, request.arguments)
-            return encode(None)
+        whole = WHOLE.get(request.operation)
+        if whole is not None:
+            return whole(self._collections, request.arguments)
         engine = self._collections.get(request.collection)
         operation = READS.get(request.operation) or CHANGES.get(request.operation)
         if operation is None:
