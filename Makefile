@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install:  ## .venv with everything locked (TORCH_BACKEND=cpu: the small build of torch)
 	@tools/install
@@ -28,8 +28,13 @@ check: install  ## style, types, import directions, the lock, the generated page
 test-page: install  ## the page in Debian's Chromium (root, to install it)
 	@tools/test-page $(ARGS)
 
-docs: install  ## write the generated pages
+test-operators: install  ## metrics, dashboards and alerts on a running `up`, in Debian's Prometheus (root, to install it)
+	@tools/test-operators $(ARGS)
+
+docs: install  ## write the generated pages and dashboards
 	@$(BIN)/python -m lookalike.settings_docs > docs/settings.md
+	@$(BIN)/python -m lookalike.metrics_docs > docs/metrics.md
+	@$(BIN)/python deploy/grafana/dashboards.py
 
 lock: install  ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: --all-extras \
@@ -39,4 +44,4 @@ clean:  ## remove what was built; .venv and ./lookalike-data stay
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test chaos check test-page docs lock clean
+.PHONY: help install demo test chaos check test-page test-operators docs lock clean

@@ -26,6 +26,10 @@ class IndexSettings(Section):
         Path | None,
         Field(description="unix socket of `lookalike index serve`; without it the running `up` of the data folder"),
     ] = None
+    index_metrics_host: Annotated[str, Field(description="address of the index process's own `/metrics`")] = "127.0.0.1"
+    index_metrics_port: Annotated[
+        int | None, Field(ge=0, le=65_535, description="its port, 0 for a free one; without it there is none")
+    ] = None
     qdrant_url: Annotated[
         str | None, Field(description="a Qdrant server instead (its REST port): `https://qdrant.example:6333`")
     ] = None

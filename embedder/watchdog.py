@@ -46,6 +46,11 @@ class Watchdog:
         """The oldest event in flight is `oldest_s` old; called by the poll thread, several times a second."""
         self._oldest_s, self._told_at = oldest_s, self._clock()
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the poll thread last told anything."""
+        return max(0.0, self._clock() - self._told_at)
+
     def look(self) -> None:
         """Act where it is too long."""
         silent_s = self._clock() - self._told_at

@@ -274,6 +274,11 @@ class Worker:
         """Whether this worker takes new events: no dependency is down and it is not stopping."""
         return not (self._outages.any or self._stop.is_set())
 
+    @property
+    def paused_by(self) -> list[str]:
+        """The dependencies that are down, `dead_letters` for the open breaker."""
+        return self._outages.causes()
+
     def _queue_before(self, stage: str) -> WorkQueue:
         """Where a try that failed in `stage` starts again; its bytes are gone after the decoder."""
         return {"fetch": self._fetch, "decode": self._fetch, "embed": self._embed, "write": self._write}[stage]

@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": "Turn events into points of the index.",
     "normalize": "Turn bucket notifications into events.",
     "api": "Answer queries over HTTP, and serve the page.",
+    "pulse": "Tell lag, recall, and what each tenant gets.",
     "index": "The vector index's own process.",
     "topics": "Create or check the Kafka topics.",
     "dead": "List, show and replay what could not be indexed.",

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
 
 from embedder.settings import (
     DecodeSettings,
@@ -36,6 +37,18 @@ class ProcessSettings(Section):
     ] = "info"
 
 
+class PulseSettings(Section):
+    """How often `lookalike pulse` looks, and how many tenants it tells apart."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX + "PULSE_")
+
+    every_s: Annotated[float, Field(gt=0, le=300, description="seconds between two looks at lag and index")] = 15.0
+    recall_every_s: Annotated[float, Field(gt=0, le=86_400, description="seconds between two samples of recall")] = 60.0
+    top_tenants: Annotated[int, Field(ge=1, le=100, description="that have rows of their own; all others are one")] = 10
+    metrics_host: Annotated[str, Field(description="address of its `/metrics` and `/pulse`")] = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535, description="its port; 0 for a free one")] = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every section, read once by a composition root."""
@@ -49,6 +62,7 @@ class Settings:
     worker: WorkerSettings
     normalize: NormalizeSettings
     api: ApiSettings
+    pulse: PulseSettings
 
 
 CATALOGUE: tuple[type[Section], ...] = (
@@ -61,6 +75,7 @@ CATALOGUE: tuple[type[Section], ...] = (
     WorkerSettings,
     NormalizeSettings,
     ApiSettings,
+    PulseSettings,
 )
 
 
@@ -81,6 +96,7 @@ def read_settings() -> Settings:
         worker=load(WorkerSettings),
         normalize=load(NormalizeSettings),
         api=load(ApiSettings),
+        pulse=load(PulseSettings),
     )
 
 

@@ -63,6 +63,12 @@ class KeyRing:
         if self._error is not None:
             raise DependencyError("keys", self._error)
 
+    def next_expiry(self) -> float | None:
+        """When the key that expires next does, in seconds since 1970; None where none will."""
+        now = self._now()
+        ends = [key.expires_at for key in self._keys.values() if key.expires_at is not None and key.expires_at > now]
+        return min(ends).timestamp() if ends else None
+
     def look(self) -> None:
         """Read the file again if it is another one than before."""
         stamp = _stamp(self._path)

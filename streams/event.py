@@ -50,6 +50,10 @@ Headers = list[tuple[str, bytes]]
 Attribute = str | int | float | bool
 
 
+TENANT_ID = re.compile(TENANT_ID_PATTERN, re.ASCII)
+"""For those who read a tenant where no event was parsed: a key, a label."""
+
+
 class EventType(StrEnum):
     """The two things that can be said about an image."""
 

@@ -21,13 +21,13 @@ def group_lag(client: Mapping[str, Any], group_id: str, topic: str) -> int:
         ConfigError: there is no such topic.
     """
     there = extent(client, topic)
-    committed = _committed(client, group_id, topic)
-    starts = {number: max(first, committed.get(number, first)) for number, first in there.first_offset.items()}
+    committed = committed_offsets(AdminClient(dict(client)), group_id)
+    starts = {number: max(first, committed.get((topic, number), first)) for number, first in there.first_offset.items()}
     return sum(max(0, there.next_offset[number] - start) for number, start in starts.items())
 
 
-def _committed(client: Mapping[str, Any], group_id: str, topic: str) -> dict[int, int]:
-    admin = AdminClient(dict(client))
+def committed_offsets(admin: AdminClient, group_id: str) -> dict[tuple[str, int], int]:
+    """The next offset of every (topic, partition) that the group has committed. DependencyError as above."""
     try:
         for attempt in stamina.retry_context(on=_settling, timeout=15.0, attempts=None, wait_initial=0.05):
             with attempt:
@@ -37,7 +37,7 @@ def _committed(client: Mapping[str, Any], group_id: str, topic: str) -> dict[int
         if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return {}
         raise DependencyError("broker", f"the broker does not answer: {exc.args[0].str()}") from exc
-    return {part.partition: part.offset for part in found if part.topic == topic and part.offset >= 0}
+    return {(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
 
 
 def _settling(error: Exception) -> bool:

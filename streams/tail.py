@@ -43,7 +43,11 @@ def extent(client: Mapping[str, Any], topic: str) -> Extent:
         DependencyError: the broker does not answer.
         ConfigError: there is no such topic.
     """
-    admin = AdminClient(dict(client))
+    return extent_of(AdminClient(dict(client)), topic)
+
+
+def extent_of(admin: AdminClient, topic: str) -> Extent:
+    """:func:`extent` through a client that stays connected."""
     partitions = [TopicPartition(topic, number) for number in _partitions(admin, topic)]
     return Extent(
         first_offset=_list_offsets(admin, partitions, OffsetSpec.earliest()),  # type: ignore[no-untyped-call]

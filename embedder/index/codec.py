@@ -81,6 +81,7 @@ class Asked(msgspec.Struct, array_like=True, frozen=True):
     limit: int
     offset: int
     with_points: bool
+    exact: bool = False
 
     def query(self) -> Query:
         """The question again; vectors are read-only views. ValueError for bytes that are no vector."""
@@ -92,6 +93,7 @@ class Asked(msgspec.Struct, array_like=True, frozen=True):
             self.limit,
             self.offset,
             self.with_points,
+            self.exact,
         )
 
 
@@ -109,6 +111,7 @@ def asked(query: Query) -> Asked:
         query.limit,
         query.offset,
         query.with_points,
+        query.exact,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -174,6 +175,16 @@ class ExactIndex:
         return IndexStats(
             "exact", self._spec.name, {state: states[state] for state in State}, _attempts(points), tenants
         )
+
+    def sample(self) -> tuple[str, str] | None:
+        with self._lock:
+            found = [
+                (tenant_id, image_id)
+                for tenant_id, tenant in self._tenants.items()
+                for image_id, point in tenant.points.items()
+                if point.state is State.INDEXED
+            ]
+        return secrets.choice(found) if found else None
 
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         with self._lock:

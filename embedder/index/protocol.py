@@ -213,6 +213,13 @@ class Maintenance(Protocol):
         """Figures over all tenants."""
         ...
 
+    def sample(self) -> tuple[str, str] | None:
+        """Tenant and id of some searchable image, each about as likely; None where there is none.
+
+        For measuring (live recall), never for an answer to a tenant.
+        """
+        ...
+
     def flush(self) -> None:
         """Returns once everything applied so far is durable."""
         ...

@@ -31,7 +31,8 @@ class Query:
 
     The examples that are named by id are never hits themselves. A hit scores at least `score_threshold`
     (a cosine, -1 to 1). `offset` leaves out so many of the best, for the next page. With `with_points`
-    each hit brings its point along.
+    each hit brings its point along. With `exact` every candidate is compared, whatever that costs: what
+    another search should have found.
     """
 
     positive: tuple[Example, ...]
@@ -41,6 +42,7 @@ class Query:
     limit: int = 10
     offset: int = 0
     with_points: bool = False
+    exact: bool = False
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ attempt is written, the outcome comes last, and only its acknowledgement finishe
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class Report:
     ) -> None:
         """`queue_of` names the queue before a stage; `crash` ends the worker: its broker client is beyond repair."""
         self._outcomes = outcomes
+        self._tells_each = log.is_enabled_for(logging.DEBUG)  # asked once: it is nothing per event
         self._retries = retries
         self._dead_letters = dead_letters
         self._breaker = breaker
@@ -100,11 +102,14 @@ class Report:
                 return
             delivery.finish()
             self._metrics.finished.record(delivery.lane.value, state.value, work.stage_s, freshness_s)
+            if self._tells_each:
+                log.debug("event finished", state=state, freshness_s=freshness_s, **_which(work))
             if state is not OutcomeState.FAILED and state is not OutcomeState.RETRYING:
                 self._breaker.succeeded(on_trial=work.on_trial)
             self._done(work)
 
-        self._outcomes.report(outcome, key=delivery.key, on_ack=acknowledged)
+        traceparent = None if event is None else event.traceparent
+        self._outcomes.report(outcome, key=delivery.key, traceparent=traceparent, on_ack=acknowledged)
 
     # ---- failures ----------------------------------------------------------------------------------
 
@@ -224,7 +229,6 @@ class Report:
         self._write.put(work)
 
     def _log(self, work: Work, error: Exception, stage: str, judgement: Judgement) -> None:
-        event, delivery = work.event, work.delivery
         log.warning(
             "event failed" if judgement.verdict is Verdict.DEAD else "try failed",
             verdict=judgement.verdict,
@@ -232,12 +236,22 @@ class Report:
             reason=judgement.reason,
             error=f"{type(error).__name__}: {error}"[:500],
             tries=work.tries,
-            event_id=event.event_id if event else None,
-            tenant_id=event.tenant_id if event else None,
-            image_id=event.image_id if event else None,
-            partition=delivery.partition,
-            offset=delivery.offset,
+            **_which(work),
         )
+
+
+def _which(work: Work) -> dict[str, str | int | None]:
+    """What finds the event again: in Kafka, in the index, in a trace."""
+    event, delivery = work.event, work.delivery
+    return {
+        "event_id": event.event_id if event else None,
+        "tenant_id": event.tenant_id if event else None,
+        "image_id": event.image_id if event else None,
+        "topic": delivery.topic,
+        "partition": delivery.partition,
+        "offset": delivery.offset,
+        "traceparent": event.traceparent if event else None,
+    }
 
 
 def _message(error: Exception, judgement: Judgement) -> str:

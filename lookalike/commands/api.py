@@ -66,7 +66,9 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
     from lookalike.index import open_index
     from query_api.deps import Deps, Limits
     from query_api.key_ring import KeyRing
+    from query_api.metrics import tell_key_expiry
     from streams.reach import Broker
+    from streams.status_server import process_registry
     from streams.topics import Lane
 
     objects = open_store(settings, addresses)
@@ -83,6 +85,10 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
         rate_per_s=settings.api.rate_per_s,
     )
     keys_file = settings.api.keys_file
+    keys = None if keys_file is None else KeyRing(keys_file)
+    registry = process_registry()
+    if keys is not None:
+        tell_key_expiry(registry, keys.next_expiry)
     index = open_index(settings, addresses, timeout_s=settings.api.deadline_s)  # what the alias means
     return Deps(
         searcher=index,
@@ -94,7 +100,8 @@ def compose(settings: Settings, addresses: Addresses, producer: Producer) -> Dep
         grants=Grants(settings.objects.buckets, settings.objects.tenant_prefixes),
         embedder=QueryEmbedder(options),
         bucket=settings.objects.buckets[0],
-        keys=None if keys_file is None else KeyRing(keys_file),
+        keys=keys,
+        registry=registry,
         limits=limits,
         checks={"broker": Broker(addresses.kafka(settings)).check},
     )

@@ -31,6 +31,7 @@ def command() -> None:
       lookalike bench pipeline --embedder real
       lookalike bench flood
       lookalike bench embed --json
+      lookalike bench metrics
     """
 
 
@@ -127,6 +128,19 @@ def flood(seconds: int, solo: int, cost_ms: float, as_json: bool) -> None:
         "device": device(),
     }
     _print("flood", figures, as_json=as_json)
+
+
+@command.command("metrics")
+@click.option("--events", type=click.IntRange(1000), default=50_000, show_default=True, help="Counted in each round.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@json_option
+def metrics(events: int, rounds: int, as_json: bool) -> None:
+    """CPU of the worker's metrics per event; the pulse's answer and its series with 100 and 1,000 tenants."""
+    from lookalike.bench.proc import device
+    from lookalike.bench.telling import telling
+
+    figures = {**telling(n_events=events, rounds=rounds), "device": device()}
+    _print("metrics", figures, as_json=as_json)
 
 
 @contextmanager

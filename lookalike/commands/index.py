@@ -57,11 +57,13 @@ def serve(ctx: click.Context, data: Path | None, engine: str, socket: Path | Non
     """Own the collections in a folder and answer on a unix socket, until SIGTERM or Ctrl-C."""
     settings = read_settings()
     configure_logging(settings.process.log_level)
-    from embedder.index.service.server import serve_forever
+    from embedder.index.service.server import StatusAddress, serve_forever
 
     folder = data or settings.process.data / "index"
     at = socket or settings.index.index_socket or folder / "index.sock"
-    ctx.exit(serve_forever(data=folder, engine=engine, socket_path=at))
+    port = settings.index.index_metrics_port
+    status = None if port is None else StatusAddress(settings.index.index_metrics_host, port)
+    ctx.exit(serve_forever(data=folder, engine=engine, socket_path=at, status=status))
 
 
 @command.command("status")

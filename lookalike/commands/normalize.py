@@ -48,15 +48,16 @@ def command(ctx: click.Context, data: Path | None) -> None:
 
 def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     """Connect everything, work, drain; returns the exit code."""
-    from prometheus_client import CollectorRegistry, start_http_server
-
     from embedder.normalize.metrics import NormalizeMetrics
     from embedder.normalize.normalizer import Normalizer, NormalizerOptions
     from embedder.normalize.scope import Scope
     from embedder.objects.grants import Grants
+    from streams.checks import Checks
     from streams.notifications.keys import KeyTemplate
     from streams.notifications.source import notification_source
     from streams.producer import KafkaProducer
+    from streams.reach import Broker
+    from streams.status_server import StatusServer, process_registry
     from streams.topics import check
 
     given, names, kafka = settings.normalize, settings.kafka.topic_names(), addresses.kafka(settings)
@@ -64,13 +65,17 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     grants = Grants(settings.objects.buckets, settings.objects.tenant_prefixes)
     _check_template(template, grants, settings.objects.buckets[0])
     objects = open_store(settings, addresses)
-    metrics = NormalizeMetrics(CollectorRegistry())
+    metrics = NormalizeMetrics(process_registry())
     problems = check(kafka, settings.kafka.topic_specs(partitions=addresses.partitions(settings)))
     if problems:
         raise ConfigError(problems[0])
-    if given.metrics_port is not None:
-        start_http_server(given.metrics_port, given.metrics_host, metrics.registry)
+    bucket = settings.objects.buckets[0]
+    checks = Checks({"broker": Broker(kafka).check, "objects": lambda: objects.check(bucket)})
     with ExitStack() as stack:
+        if given.metrics_port is not None:
+            stack.enter_context(
+                StatusServer(given.metrics_host, given.metrics_port, registry=metrics.registry, ready=checks.ask)
+            )
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         normalizer = Normalizer(
             source=notification_source(

@@ -27,11 +27,15 @@ from lookalike.settings import read_settings
     show_default=True,
     help="Where pictures lie: a folder, or a real S3 server on this machine.",
 )
+@click.option("--pulse/--no-pulse", default=True, show_default=True, help="The process that watches the others.")
 @click.pass_context
-def command(ctx: click.Context, data: Path | None, port: int | None, workers: int, engine: str, objects: str) -> None:
-    """Run Kafka, index, worker and API until Ctrl-C; then stop all in order. Prints the page's address.
+def command(
+    ctx: click.Context, data: Path | None, port: int | None, workers: int, engine: str, objects: str, pulse: bool
+) -> None:
+    """Run Kafka, index, worker, API and pulse until Ctrl-C; then stop all in order. Prints the page's address.
 
-    A process that dies is restarted. What each has to say is in the data folder, under `logs`.
+    A process that dies is restarted. What each has to say is in the data folder, under `logs`; where each
+    tells its metrics is in its `prometheus.json`.
 
     \b
     Examples:
@@ -49,6 +53,7 @@ def command(ctx: click.Context, data: Path | None, port: int | None, workers: in
         workers=workers,
         engine=engine,
         objects=objects,
+        pulse=pulse,
     )
     with one_interrupt(), start(options, note) as running:
         say(f"{running.api_url}/")

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -26,7 +26,9 @@ from streams.threads import collect_rarely
 
 if TYPE_CHECKING:
     from embedder.metrics import WorkerMetrics
+    from embedder.watchdog import Watchdog
     from embedder.worker import Worker, WorkerOptions
+    from streams.checks import Checks
 
 
 @click.command("worker")
@@ -60,8 +62,6 @@ def start_with_environment(wanted: dict[str, str]) -> None:
 
 def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool = False) -> int:
     """Connect everything, work, drain; returns the exit code."""
-    from prometheus_client import CollectorRegistry
-
     from embedder.metrics import WorkerMetrics
     from embedder.objects.grants import Grants
     from embedder.stages.sweep import TombstoneSweeper
@@ -69,16 +69,19 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
     from embedder.watchdog import Watchdog, end_process
     from embedder.worker import Worker
     from lookalike.engines import log_engine, vision_options
+    from streams.checks import Checks
     from streams.consume.consumer import KafkaSource
     from streams.consume.protocol import group_protocol
     from streams.producer import KafkaProducer
+    from streams.reach import Broker
+    from streams.status_server import process_registry
 
     stop = stop_on_signals()
     objects = open_store(settings, addresses)
     vision = Vision(vision_options(settings, lambda: objects))
     spec = replace(vision.spec, fields=settings.index.fields())
     kafka = addresses.kafka(settings)
-    metrics = WorkerMetrics(CollectorRegistry())
+    metrics = WorkerMetrics(process_registry())
     with ExitStack() as stack:
         decoder = stack.enter_context(closing(vision.open_decoder(settings.decode.children)))
         opened = vision.open_engine()
@@ -110,7 +113,11 @@ def run(settings: Settings, addresses: Addresses, *, allow_single_broker: bool =
             stop=stop,
             watch=watchdog.tell,
         )
-        serve_probes(settings, worker, metrics, stack)
+        bucket = settings.objects.buckets[0]
+        checks = Checks(
+            {"broker": Broker(kafka).check, "index": index.ping, "objects": lambda: objects.check(bucket)},
+        )
+        serve_probes(settings, worker, metrics, watchdog, checks, stack)
         sweeper = TombstoneSweeper(index, life_s=tombstone_life_s(kafka, settings), swept=metrics.swept.inc)
         stack.enter_context(sweeper)
         collect_rarely()
@@ -173,17 +180,24 @@ def tombstone_life_s(kafka: dict[str, str | int], settings: Settings) -> float |
     return None if life_ms is None else life_ms / 1000
 
 
-def serve_probes(settings: Settings, worker: Worker, metrics: WorkerMetrics, stack: ExitStack) -> None:
-    """`/metrics`, `/healthz` and `/readyz`, where a port is set."""
-    from embedder.probes import Probes
+def serve_probes(
+    settings: Settings, worker: Worker, metrics: WorkerMetrics, watchdog: Watchdog, checks: Checks, stack: ExitStack
+) -> None:
+    """`/metrics`, `/healthz` (the poll thread moves) and `/readyz` (new events are taken), where a port is set."""
+    from streams.status_server import StatusServer
 
     port, host = settings.worker.metrics_port, settings.worker.metrics_host
     if port is None:
         return
-    try:
-        stack.enter_context(Probes(host, port, registry=metrics.registry, ready=lambda: worker.ready))
-    except OSError as exc:
-        raise ConfigError(f"LOOKALIKE_WORKER_METRICS_PORT={port}: {exc.strerror or exc}") from exc
+
+    def health() -> tuple[bool, dict[str, Any]]:
+        return watchdog.silent_s < settings.worker.watchdog_s, {"poll_gap_s": round(watchdog.silent_s, 3)}
+
+    def ready() -> tuple[bool, dict[str, Any]]:
+        _, dependencies = checks.ask()
+        return worker.ready, {"paused": worker.paused_by, **dependencies}
+
+    stack.enter_context(StatusServer(host, port, registry=metrics.registry, health=health, ready=ready))
 
 
 def make_collection(index: Index) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedder.index.service.client import IndexClient
@@ -46,6 +46,14 @@ class Parts:
     workers: int
     port: int
     s3: LocalS3 | None = None
+    status_ports: Mapping[str, int] = field(default_factory=dict)
+    """Where each child but the API tells about itself, by its name; a pulse runs where it has one."""
+
+    @property
+    def status_urls(self) -> dict[str, str]:
+        """Where `/metrics` is, by the child's name."""
+        told = {name: f"http://127.0.0.1:{port}" for name, port in self.status_ports.items()}
+        return {**told, "api": self.api_url}
 
     @property
     def api_url(self) -> str:
@@ -85,7 +93,9 @@ def children_of(parts: Parts) -> list[Child]:
     kafka = [] if parts.kafka is None else [_kafka(parts.kafka, topics)]
     s3 = [] if parts.s3 is None else [_s3(parts.s3)]
     index = _index(parts, ready_too=topics if parts.kafka is None else _always)
-    return [*kafka, *s3, index, *(_worker(parts, number) for number in range(1, parts.workers + 1)), _api(parts)]
+    workers = [_worker(parts, number) for number in range(1, parts.workers + 1)]
+    pulse = [_pulse(parts)] if "pulse" in parts.status_ports else []
+    return [*kafka, *s3, index, *workers, _api(parts), *pulse]
 
 
 def _own(*arguments: str) -> list[str]:
@@ -147,7 +157,7 @@ def _index(parts: Parts, *, ready_too: Callable[[], bool]) -> Child:
     return Child(
         name="index",
         command=_own("index", "serve", "--data", folder, "--socket", socket, "--engine", parts.engine),
-        env=parts.environment(),
+        env={**parts.environment(), "LOOKALIKE_INDEX_METRICS_PORT": str(parts.status_ports["index"])},
         ready=ready,
         stop_timeout_s=INDEX_STOP_S,
         stop_group="stores",  # neither needs the other: they end at the same time
@@ -171,7 +181,8 @@ def _worker_environment(parts: Parts, number: int) -> dict[str, str]:
     worker = parts.settings.worker
     name = {} if worker.id is None else {"LOOKALIKE_WORKER_ID": f"{worker.id}-{number}"}
     drain = {"LOOKALIKE_WORKER_DRAIN_S": str(min(worker.drain_s, WORKER_DRAIN_S))}
-    return {**PROCESS_ENVIRONMENT, **parts.environment(), **name, **drain}
+    port = {"LOOKALIKE_WORKER_METRICS_PORT": str(parts.status_ports[f"worker-{number}"])}
+    return {**PROCESS_ENVIRONMENT, **parts.environment(), **name, **drain, **port}
 
 
 def _everything_owned(parts: Parts) -> Callable[[], bool]:
@@ -205,4 +216,25 @@ def _api(parts: Parts) -> Child:
         env=parts.environment(),
         ready=ready,
         stop_timeout_s=API_STOP_S,
+        stop_group="front",
+    )
+
+
+def _pulse(parts: Parts) -> Child:
+    """It watches the others and none of them needs it: it starts last, and ends together with the API."""
+    port = parts.status_ports["pulse"]
+
+    def ready() -> bool:
+        try:
+            return request(f"http://127.0.0.1:{port}", "/healthz", timeout_s=1.0)[0] == 200
+        except DependencyError:
+            return False
+
+    return Child(
+        name="pulse",
+        command=_own("pulse"),
+        env={**parts.environment(), "LOOKALIKE_PULSE_METRICS_PORT": str(port)},
+        ready=ready,
+        stop_timeout_s=API_STOP_S,
+        stop_group="front",
     )

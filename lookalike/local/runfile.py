@@ -7,7 +7,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,8 @@ class Run(msgspec.Struct, frozen=True):
     process: str
     started_at: float
     s3: S3Address | None = None
+    status_urls: dict[str, str] = {}
+    """Where each process tells about itself (`/metrics`, `/healthz`, `/readyz`), by its name."""
 
 
 class RunFile:
@@ -58,7 +60,14 @@ class RunFile:
         return run if run.process == _identity(run.pid) else None
 
     def write(
-        self, *, bootstrap: str, index_socket: Path, objects_dir: Path, api_url: str, s3: S3Address | None = None
+        self,
+        *,
+        bootstrap: str,
+        index_socket: Path,
+        objects_dir: Path,
+        api_url: str,
+        s3: S3Address | None = None,
+        status_urls: Mapping[str, str] | None = None,
     ) -> None:
         """Say where this process's services answer; under :meth:`lock`. Readable by this user only.
 
@@ -75,6 +84,7 @@ class RunFile:
             process=_identity(pid) or "",
             started_at=time.time(),
             s3=s3,
+            status_urls=dict(status_urls or {}),
         )
         try:
             with tempfile.NamedTemporaryFile(dir=self._dir, prefix="run.", delete=False) as part:  # mode 600

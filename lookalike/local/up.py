@@ -1,6 +1,6 @@
 """Everything on this machine: what `lookalike up` and the demo start, in order, and stop again.
 
-Kafka → its topics → index → workers → API, each when the one before is ready; addresses travel
+Kafka → its topics → index → workers → API → pulse, each when the one before is ready; addresses travel
 through environment variables, so every child is the command that anybody can start by hand.
 """
 
@@ -24,6 +24,7 @@ from lookalike.local.processes import free_ports, port_is_free
 from lookalike.local.runfile import RunFile
 from lookalike.local.s3 import LocalS3
 from lookalike.local.supervisor import Child, ChildEvent, ChildStatus, Happening, Supervisor
+from lookalike.local.targets import write_targets
 from lookalike.settings import Settings
 from streams.errors import ConfigError
 
@@ -46,6 +47,7 @@ class UpOptions:
     port: int = 8080
     workers: int = 1
     engine: str = "edge"
+    pulse: bool = True
     objects: str = "folder"
 
 
@@ -155,8 +157,10 @@ def start(options: UpOptions, on_event: OnEvent = lambda _line: None) -> Running
             index_socket=parts.index_socket,
             objects_dir=parts.objects_dir,
             api_url=parts.api_url,
+            status_urls=parts.status_urls,
             s3=None if parts.s3 is None else parts.s3.address,
         )
+        write_targets(data, parts.status_urls)
     except BaseException:
         running.stop()
         raise
@@ -204,7 +208,17 @@ def _parts(options: UpOptions, data: Path, on_event: OnEvent, stack: ExitStack) 
         workers=options.workers,
         port=port,
         s3=s3,
+        status_ports=_status_ports(options),
     )
+
+
+def _status_ports(options: UpOptions) -> dict[str, int]:
+    """A free port for each child that tells about itself; a single worker's may be set."""
+    names = ["index", *(f"worker-{number}" for number in range(1, options.workers + 1))]
+    names += ["pulse"] if options.pulse else []
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    given = options.settings.worker.metrics_port
+    return {**ports, "worker-1": given} if given else ports
 
 
 def _objects(options: UpOptions, data: Path, objects_dir: Path, on_event: OnEvent) -> LocalS3 | None:

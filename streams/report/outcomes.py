@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from streams.errors import Reason
-from streams.event import COLLECTION_HEADER, Headers
+from streams.event import COLLECTION_HEADER, TRACEPARENT_HEADER, Headers
 from streams.producer import OnAck, Producer
 
 
@@ -74,7 +74,9 @@ class Outcomes:
         self._producer = producer
         self._topic = topic
 
-    def report(self, outcome: Outcome, *, key: bytes | None, on_ack: OnAck) -> None:
-        """Send one; the event's offset may be finished only in `on_ack`."""
+    def report(self, outcome: Outcome, *, key: bytes | None, on_ack: OnAck, traceparent: str | None = None) -> None:
+        """Send one; the event's offset may be finished only in `on_ack`. A trace goes on with `traceparent`."""
         headers: Headers = [(COLLECTION_HEADER, outcome.collection.encode())]
+        if traceparent is not None:
+            headers.append((TRACEPARENT_HEADER, traceparent.encode()))
         self._producer.send(self._topic, key=key, value=encode(outcome), headers=headers, on_ack=on_ack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -32,6 +33,7 @@ from tests.table import ROWS, Case, check
 
 DURABLE_S = 30.0
 N_SCRIPTS = 40
+FAILED_NOTE = Attempt(MIN_VERSION, AttemptState.FAILED)
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +313,25 @@ class TestLists:
         assert after.attempts.get("pending", 0) - before.attempts.get("pending", 0) == 1
         assert after.tenants - before.tenants == 2
         assert (after.engine, after.collection) == (stand.engine, index.spec().name)
+
+    def test_a_sample_is_a_searchable_picture(self, stand: Stand, index: Index) -> None:
+        """Never a tombstone or an empty point; over and over, more than one of them."""
+        tenant = stand.tenant()
+        write(index, tenant, *(put(f"p{n}") for n in range(20)), bury("gone"), Note("e", FAILED_NOTE))
+        found = {sample for _ in range(60) if (sample := index.sample()) is not None}
+        assert len(found) > 1
+        for tenant_id, image_id in found:
+            point = index.get(tenant_id, image_id)
+            assert point is not None
+            assert point.state is State.INDEXED
+
+    def test_an_exact_question_says_that_it_was(self, index: Index, tenant: str) -> None:
+        """The answer is the same where the index is right; it compared every candidate."""
+        write(index, tenant, *(put(f"p{n}", vector=towards(1.0, n / 10)) for n in range(8)))
+        plain = like("p0", limit=5)
+        found = index.search(tenant, replace(plain, exact=True))
+        assert found.exact
+        assert found.hits == index.search(tenant, plain).hits
 
     def test_the_collection_says_what_it_holds(self, index: Index) -> None:
         """Model, preprocessing and size as it was made."""

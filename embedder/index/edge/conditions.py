@@ -26,6 +26,11 @@ def conditions(
     return EdgeFilter(must=must)
 
 
+def any_tenant(state: State) -> EdgeFilter:
+    """Points of this state, whoever's: for maintenance, never for an answer to a tenant."""
+    return EdgeFilter(must=[FieldCondition(key="state", match=MatchValue(state.value))])
+
+
 def _translated(condition: Filter, fields: Sequence[Field]) -> Any:
     match condition:
         case HasTag():

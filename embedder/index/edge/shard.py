@@ -37,14 +37,14 @@ from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 
 from embedder.index.edge.aside import Entry, Pointer
-from embedder.index.edge.conditions import conditions
+from embedder.index.edge.conditions import any_tenant, conditions
 from embedder.index.edge.create import VECTOR, create
 from embedder.index.edge.upkeep import Upkeep
 from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
 from embedder.index.payload import from_payload, to_payload
 from embedder.index.points import Point, PutVector, State, Sweep, Vector, Write, Written, apply, point_id
-from embedder.index.policy import Policy, edge_policy
+from embedder.index.policy import EXACT, Policy, edge_policy
 from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, TenantStats
 from embedder.index.query import (
     Example,
@@ -202,7 +202,7 @@ class EdgeIndex:
         allowed = conditions(tenant_id, self._spec.fields, query.filter)
         asked: Any = vector
         estimated = _asked(self._shard.count, CountRequest(filter=allowed, exact=False))
-        policy = edge_policy(estimated, filtered=query.filter is not None)
+        policy = EXACT if query.exact else edge_policy(estimated, filtered=query.filter is not None)
         request = QueryRequest(
             limit=query.reach + len(query.named),  # those fall out below
             query=EdgeQuery.Nearest(asked, using=VECTOR),
@@ -304,6 +304,15 @@ class EdgeIndex:
         n = _asked(self._shard.count, CountRequest(filter=own, exact=True))
         _asked(self._shard.update, UpdateOperation.delete_points_by_filter(own))
         return n
+
+    def sample(self) -> tuple[str, str] | None:
+        for start in (uuid.uuid4(), None):  # ids are spread evenly; behind the last one begins the first
+            request = ScrollRequest(limit=1, offset=start, filter=any_tenant(State.INDEXED), with_payload=True)
+            records, _ = _asked(self._shard.scroll, request)
+            if records:
+                point = from_payload(records[0].payload or {})
+                return point.tenant_id, point.image_id
+        return None
 
     def flush(self) -> None:
         _asked(self._shard.flush)

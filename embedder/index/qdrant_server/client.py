@@ -86,6 +86,9 @@ class ServerClient:
     def stats(self) -> IndexStats:
         return self._index().stats()
 
+    def sample(self) -> tuple[str, str] | None:
+        return self._index().sample()
+
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         return self._index().tenant_stats(tenant_id)
 

@@ -30,6 +30,11 @@ def conditions(
     return models.Filter(must=must)
 
 
+def any_tenant(state: State) -> models.Filter:
+    """Points of this state, whoever's: for maintenance, never for an answer to a tenant, never for a delete."""
+    return models.Filter(must=[_keyword("state", [state.value])])
+
+
 def _keyword(key: str, any_of: Sequence[str]) -> models.FieldCondition:
     match: models.MatchValue | models.MatchAny
     match = models.MatchValue(value=any_of[0]) if len(any_of) == 1 else models.MatchAny(any=list(any_of))

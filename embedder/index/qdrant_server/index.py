@@ -14,9 +14,9 @@ from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
 from embedder.index.payload import REVISION, from_payload
 from embedder.index.points import Point, PutVector, State, Vector, Write, point_id
-from embedder.index.policy import APPROXIMATE, Policy, server_policy
+from embedder.index.policy import APPROXIMATE, EXACT, Policy, server_policy
 from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, Receipt, TenantStats
-from embedder.index.qdrant_server.conditions import conditions
+from embedder.index.qdrant_server.conditions import any_tenant, conditions
 from embedder.index.qdrant_server.schema import VECTOR
 from embedder.index.qdrant_server.sweep import sweep
 from embedder.index.qdrant_server.transport import Transport, asked
@@ -94,8 +94,8 @@ class ServerIndex:
         positive = [named[one] if isinstance(one, str) else unit(one) for one in query.positive]
         negative = [named[one] if isinstance(one, str) else unit(one) for one in query.negative]
         allowed = conditions(tenant_id, self._spec.fields, query.filter)
-        policy = APPROXIMATE
-        if query.filter is not None:  # a whole tenant is safe either way: nothing to ask for
+        policy = EXACT if query.exact else APPROXIMATE
+        if query.filter is not None and not query.exact:  # a whole tenant is safe either way: nothing to ask for
             with asked():
                 estimated = self._client.count(self._name, allowed, exact=False).count
             policy = server_policy(estimated, filtered=True)
@@ -174,6 +174,24 @@ class ServerIndex:
         attempts = self._facet("attempt.state", None, limit=10)
         tenants = self._facet("tenant_id", None, limit=MAX_TENANTS)
         return IndexStats("qdrant", self._spec.name, self._by_state(None), attempts, len(tenants))
+
+    def sample(self) -> tuple[str, str] | None:
+        with asked():
+            found, _ = self._client.scroll(
+                self._name,
+                scroll_filter=any_tenant(State.INDEXED),
+                limit=1,
+                offset=str(uuid.uuid4()),
+                with_payload=True,
+            )
+            if not found:  # behind the last id begins the first
+                found, _ = self._client.scroll(
+                    self._name, scroll_filter=any_tenant(State.INDEXED), limit=1, with_payload=True
+                )
+        if not found:
+            return None
+        point = from_payload(found[0].payload or {})
+        return point.tenant_id, point.image_id
 
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         attempts = self._facet("attempt.state", conditions(tenant_id), limit=10)

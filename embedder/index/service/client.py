@@ -33,6 +33,7 @@ _page = msgspec.msgpack.Decoder(Page).decode
 _count = msgspec.msgpack.Decoder(dict[State, int]).decode
 _spec = msgspec.msgpack.Decoder(CollectionSpec).decode
 _stats = msgspec.msgpack.Decoder(IndexStats).decode
+_sample: Callable[[msgspec.Raw], tuple[str, str] | None] = msgspec.msgpack.Decoder(tuple[str, str] | None).decode
 _tenant_stats = msgspec.msgpack.Decoder(TenantStats).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
 _collections = msgspec.msgpack.Decoder(list[CollectionInfo]).decode
@@ -112,6 +113,9 @@ class IndexClient:
 
     def stats(self) -> IndexStats:
         return self._ask("stats", encode(None), _stats)
+
+    def sample(self) -> tuple[str, str] | None:
+        return self._ask("sample", encode(None), _sample)
 
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         return self._ask("tenant_stats", encode(tenant_id), _tenant_stats)

@@ -111,6 +111,10 @@ def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.stats())
 
 
+def _do_sample(engine: Engine, _arguments: msgspec.Raw) -> bytes:
+    return encode(engine.sample())
+
+
 def _do_sweep(engine: Engine, arguments: msgspec.Raw) -> bytes:
     before_us, limit = _sweep.decode(arguments)
     return encode(engine.sweep(before_us, limit=limit))
@@ -136,6 +140,7 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "stats": _do_stats,
     "sweep": _do_sweep,
     "tenant_stats": _do_tenant_stats,
+    "sample": _do_sample,
 }
 """Operations on one collection that are answered at once."""
 

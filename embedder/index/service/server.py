@@ -14,17 +14,22 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import structlog
+from prometheus_client import CollectorRegistry
 
 from embedder.index.codec import encode
 from embedder.index.collections import Collections, Engine
+from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import CollectionSpec
 from embedder.index.service.operations import CHANGES, READS, WHOLE, search_batch
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
 from streams.errors import ConfigError, DependencyError
+from streams.status_server import StatusServer, process_registry
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +40,8 @@ MAX_FLUSH_WAIT_S = 1.0
 MAINTAIN_EVERY_S = 0.5
 MAINTAIN_BUSY_S = 0.02
 LAST_ANSWERS_S = 1.0
+STUCK_S = 60.0
+"""An optimisation at a million points takes less: what holds the thread longer does not come back."""
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107; room for the suffix of a temporary name."""
 
@@ -42,8 +49,15 @@ MAX_SOCKET_PATH_BYTES = 100
 class IndexServer:
     """Serves `collections` until asked to stop. All methods on one event loop's thread."""
 
-    def __init__(self, collections: Collections, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        collections: Collections,
+        *,
+        metrics: IndexMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._collections = collections
+        self._metrics = metrics or IndexMetrics(CollectorRegistry())
         self._clock = clock
         self._waiting: list[tuple[asyncio.StreamWriter, int, bytes]] = []
         self._stop = asyncio.Event()
@@ -51,7 +65,7 @@ class IndexServer:
         self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
         self._flushed_at = 0.0
         self._flush_took_s = 0.0
-        self._last_request_at = clock()
+        self._last_request_at = self._maintained_at = clock()
         self._batches: set[asyncio.Future[None]] = set()
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
@@ -132,13 +146,16 @@ class IndexServer:
             writer.write(frame(body))
 
     def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        started = self._clock()
         try:
             result = self._execute(request)
         except Exception as exc:
+            self._metrics.observe(request.operation, "failed", self._clock() - started)
             if error_data(exc)[0] == "internal":
                 log.exception("request failed", operation=request.operation)
             writer.write(frame(encode((request.id, error_data(exc), None))))
             return
+        self._metrics.observe(request.operation, "ok", self._clock() - started)
         if request.operation in CHANGES:
             self._waiting.append((writer, request.id, result))
             self._flush_soon()
@@ -180,6 +197,7 @@ class IndexServer:
             self._fail(exc)
         self._flushed_at = self._clock()
         self._flush_took_s = self._flushed_at - started
+        self._metrics.flush.observe(self._flush_took_s)
         waiting, self._waiting = self._waiting, []
         for writer, request_id, result in waiting:
             if not writer.is_closing():
@@ -196,9 +214,17 @@ class IndexServer:
         return any(engine.busy() for engine in self._collections.opened())
 
     def _maintain(self) -> None:
-        idle_s = self._clock() - self._last_request_at
+        started = self._clock()
+        idle_s = started - self._last_request_at
         for engine in self._collections.opened():
             engine.maintain(idle_s=idle_s)
+        self._maintained_at = self._clock()
+        self._metrics.maintenance.observe(self._maintained_at - started)
+
+    def health(self) -> tuple[bool, dict[str, float]]:
+        """Whether the one thread moves; asked from another one. An optimisation may hold it for seconds."""
+        late_s = max(0.0, self._clock() - self._maintained_at - MAINTAIN_EVERY_S)
+        return late_s < STUCK_S, {"event_loop_late_s": round(late_s, 3)}
 
 
 async def _drained(writer: asyncio.StreamWriter) -> None:
@@ -230,7 +256,15 @@ def _claim(socket_path: Path) -> None:
     raise ConfigError(f"another process answers at {socket_path}: stop it, or choose another path")
 
 
-def serve_forever(*, data: Path, engine: str, socket_path: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class StatusAddress:
+    """Where the process tells about itself."""
+
+    host: str
+    port: int
+
+
+def serve_forever(*, data: Path, engine: str, socket_path: Path, status: StatusAddress | None = None) -> int:
     """``lookalike index serve``: until SIGTERM or Ctrl-C; returns the exit code. Runs in the main thread.
 
     The exit code is 1 where writes could not be made durable: a new start reads what is on the disk.
@@ -255,7 +289,7 @@ def serve_forever(*, data: Path, engine: str, socket_path: Path) -> int:
             raise ConfigError(f"another index process has {data}: stop it, or choose another folder") from exc
         _claim(socket_path)
         try:
-            asyncio.run(_serve(data, engine, socket_path))
+            asyncio.run(_serve(data, engine, socket_path, status))
         except DependencyError:  # told already; whoever supervises starts it again on what is on the disk
             return 1
         finally:
@@ -263,17 +297,22 @@ def serve_forever(*, data: Path, engine: str, socket_path: Path) -> int:
     return 0
 
 
-async def _serve(data: Path, engine: str, socket_path: Path) -> None:
+async def _serve(data: Path, engine: str, socket_path: Path, status: StatusAddress | None) -> None:
+    registry = process_registry()
     collections = Collections(data, _opener(engine), engine=engine)
-    try:
+    with ExitStack() as stack:
+        stack.callback(collections.close)
         collections.open_all()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await IndexServer(collections).serve(socket_path, stop)
-    finally:
-        collections.close()
+        server = IndexServer(collections, metrics=IndexMetrics(registry, folder=data))
+        if status is not None:
+            stack.enter_context(
+                StatusServer(status.host, status.port, registry=registry, health=server.health, ready=server.health)
+            )
+        await server.serve(socket_path, stop)
 
 
 def _opener(engine: str) -> Callable[[CollectionSpec, Path], Engine]:
