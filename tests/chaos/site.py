@@ -62,7 +62,7 @@ class Site:
         self.client = broker.client
         self.names = TopicNames(prefix)
         self._specs = specs(self.names, partitions=setup.partitions)
-        aside = (self.names.dead, self.names.outcomes)
+        aside = (self.names.dead, self.names.outcomes, self.names.notifications)
         self.read_topics = {spec.name: spec.partitions for spec in self._specs if spec.name not in aside}
         """What workers consume, a consumer each, and how many partitions it has."""
         self.objects = folder / "objects"
