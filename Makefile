@@ -15,6 +15,9 @@ demo: install  ## ingest real pictures, show one query, serve the page until Ctr
 test: install  ## all tests but the browser's, on a real Kafka (ARGS="tests/unit -k name")
 	@$(BIN)/pytest $(ARGS)
 
+chaos: install  ## every fault with its real duration, 25 minutes (ARGS="-k kill_9"); figures in build/chaos.json
+	@$(BIN)/pytest tests/chaos --chaos full $(ARGS)
+
 check: install  ## style, types, import directions, the lock, the generated page of settings
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -41,4 +44,4 @@ clean:  ## remove what was built; .venv and ./lookalike-data stay
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check test-page test-operators docs lock clean
+.PHONY: help install demo test chaos check test-page test-operators docs lock clean

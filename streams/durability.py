@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaException
+import stamina
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without __all__
     AdminClient,
     ConfigResource,
@@ -19,6 +20,7 @@ MIN_REPLICAS = 3
 MIN_INSYNC = 2
 """Three replicas of which two must have a record: one broker may be lost and another restarted."""
 _TIMEOUT_S = 15.0
+_SETTLED_S = 5.0
 
 Configs = Mapping[str, Mapping[str, str | None]]
 
@@ -30,14 +32,22 @@ def read_configs(client: Mapping[str, Any], topics: Sequence[str]) -> dict[str, 
         DependencyError: the broker does not answer, or a topic is missing.
     """
     admin = AdminClient(dict(client))
-    asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in topics])
     try:
-        return {
-            resource.name: {name: entry.value for name, entry in future.result(timeout=_TIMEOUT_S).items()}
-            for resource, future in asked.items()
-        }
+        for attempt in stamina.retry_context(on=_settling, timeout=_SETTLED_S, attempts=None, wait_initial=0.05):
+            with attempt:
+                asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in topics])
+                return {
+                    resource.name: {name: entry.value for name, entry in future.result(timeout=_TIMEOUT_S).items()}
+                    for resource, future in asked.items()
+                }
+        raise AssertionError("not reached: the last attempt raises")
     except KafkaException as exc:
         raise DependencyError("broker", f"the broker does not tell its topics' settings: {exc.args[0].str()}") from exc
+
+
+def _settling(error: Exception) -> bool:
+    """A topic that was made a moment ago: asked again it is there."""
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 def check_durability(client: Mapping[str, Any], names: TopicNames) -> list[str]:

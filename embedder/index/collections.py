@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from embedder.index.durable import replace_file, sync_folder
 from embedder.index.fields import check_fields
 from embedder.index.migrate import finish
 from embedder.index.points import Write, Written
@@ -41,6 +41,10 @@ class Engine(Searcher, Maintenance, Sweeper, Protocol):
 
     def optimise_soon(self) -> None:
         """Let the next `maintain` build what is missing, however little it is."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether maintenance is under way: `maintain` is then called more often."""
         ...
 
     def maintain(self, *, idle_s: float) -> None:
@@ -80,9 +84,9 @@ class Collections:
                 _compare(home, _read_spec(home), wanted)
             else:
                 home.mkdir(parents=True, exist_ok=True)
-                _replace(home / "spec.json", json.dumps(wanted))
+                replace_file(home / "spec.json", json.dumps(wanted))
             if not (self._folder / "alias").exists():
-                _replace(self._folder / "alias", spec.name)
+                replace_file(self._folder / "alias", spec.name)
         except OSError as exc:
             raise ConfigError(f"{home} cannot be written: {exc.strerror or exc}") from exc
 
@@ -115,7 +119,7 @@ class Collections:
     def switch(self, name: str) -> None:
         """Let the alias mean this collection. ConfigError where there is none."""
         self._known(name)
-        _replace(self._folder / "alias", name)
+        replace_file(self._folder / "alias", name)
 
     def drop(self, name: str) -> None:
         """Remove a collection and everything in it. ConfigError for what the alias means, and for none."""
@@ -128,7 +132,7 @@ class Collections:
         gone = self._folder / "dropped"
         shutil.rmtree(gone, ignore_errors=True)
         (self._folder / "collections" / name).rename(gone)  # gone at once, whatever becomes of the removal
-        _sync(self._folder / "collections")
+        sync_folder(self._folder / "collections")
         shutil.rmtree(gone, ignore_errors=True)
 
     def _known(self, name: str) -> None:
@@ -159,7 +163,7 @@ class Collections:
         except msgspec.ValidationError as exc:
             raise _damaged(home) from exc
         engine = self._open_engine(spec, home)
-        _sync(home)
+        sync_folder(home)
         return engine
 
     def _alias(self) -> str:
@@ -206,23 +210,3 @@ def _compare(home: Path, found: dict[str, object], wanted: dict[str, object]) ->
 def _names(fields: object) -> str:
     described = [f"{one['name']}:{one['kind']}" for one in fields] if isinstance(fields, list) else []
     return ", ".join(described) or "none"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file so that a reader, or a crash, sees the old one or the new one."""
-    scratch = path.with_suffix(".new")
-    with scratch.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """A new name in a folder survives a power cut only with its folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

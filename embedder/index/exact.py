@@ -219,6 +219,9 @@ class ExactIndex:
     def waiting(self) -> int:
         return 0
 
+    def busy(self) -> bool:
+        return False
+
     def optimise_soon(self) -> None:
         """There is no graph to build."""
 

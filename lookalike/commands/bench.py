@@ -272,6 +272,7 @@ def search(points: int, dims: int, queries: int, seconds: float, peers: bool, ke
     A million points of 1280 floats take some 13 GB of disk and half an hour.
     """
     configure_logging("error")
+    from lookalike.bench.plot import plot_search
     from lookalike.bench.search import run_search
 
     with tempfile.TemporaryDirectory(prefix="lookalike-bench-") as scratch:
@@ -279,6 +280,8 @@ def search(points: int, dims: int, queries: int, seconds: float, peers: bool, ke
             keep or Path(scratch), n_points=points, dim=dims, n_queries=queries, seconds=seconds, peers=peers
         )
     line = keep_figures("search", figures)
+    if not plot_search(figures, Path("build/bench-search.png")):
+        note("no plot: matplotlib is not installed (the extra `plots`)")
     if as_json:
         say(line)
         return

@@ -121,6 +121,8 @@ class LiveShares:
         self._lock = threading.Lock()
         self._held: dict[str, int] = {}
         self._above: dict[str, _Above] = {}
+        self._cap = 1
+        """A tenant's share in events, as of the last that entered."""
 
     @property
     def shunting(self) -> bool:
@@ -136,6 +138,7 @@ class LiveShares:
         """
         cap = max(1, int(window * self._share))
         with self._lock:
+            self._cap = cap
             held = self._held.get(tenant_id, 0)
             if held >= cap and self._is_shunted(tenant_id, self._clock(), behind=behind):
                 return False
@@ -161,9 +164,17 @@ class LiveShares:
         return now - above.since >= self._after_s
 
     def tend(self) -> None:
-        """Let those return to live who have not reached their share for a while; call it now and then."""
+        """Let those return to live who have not reached their share for a while; call it now and then.
+
+        Who still holds its share is not calm, though it asks for nothing: its own events fill the window, and
+        while they wait for a flush nothing can be taken.
+        """
         with self._lock:
-            self._calm(self._clock())
+            now = self._clock()
+            for tenant_id, one in self._above.items():
+                if self._held.get(tenant_id, 0) >= self._cap:
+                    one.last = now
+            self._calm(now)
 
     def _calm(self, now: float) -> None:
         for tenant_id in [name for name, one in self._above.items() if now - one.last > CALM_AFTER_S]:

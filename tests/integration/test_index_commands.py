@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import structlog
 
 from embedder.index.fields import parse_fields
 from embedder.index.filters import Within
-from embedder.index.migrate import finish, migrate
+from embedder.index.migrate import finish
 from embedder.index.points import Attempt, AttemptState, Note, State
 from embedder.index.protocol import CollectionSpec
 from embedder.index.query import Query, like
@@ -31,13 +33,6 @@ OLD = CollectionSpec("hash", "test-v1", VECTOR_DIM)
 OTHER = CollectionSpec("hash", "test-v2", VECTOR_DIM)
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """A command configures logging for its process; here that is not the only one."""
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.fixture(params=["edge", "exact"])
 def process(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IndexProcess]:
     process = IndexProcess(tmp_path / "data", engine=request.param)
@@ -53,6 +48,13 @@ def said(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, object]:
     out = capsys.readouterr()
     assert code == 0, out.err
     return dict(json.loads(out.out.splitlines()[-1]))
+
+
+def migrated(data: Path, fields: str) -> subprocess.CompletedProcess[str]:
+    """`index migrate` in a process of its own, whose log is its own."""
+    command = [sys.executable, "-m", "lookalike", "index", "migrate", "--data", str(data), "--json"]
+    environment = {**os.environ, "LOOKALIKE_DECLARED_FIELDS": fields}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_collections_are_listed_switched_and_dropped(process: IndexProcess, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,9 +122,7 @@ def test_a_tenant_is_counted_and_removed_everywhere(
         assert old.count("bell")[State.INDEXED] == 1
 
 
-def test_migrating_declares_fields_of_points_that_are_there(
-    process: IndexProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_migrating_declares_fields_of_points_that_are_there(process: IndexProcess) -> None:
     """Every point stays as it was, tombstones and notes included, and ranges of the new field are answered."""
     new = replace(OLD, fields=parse_fields(["price:number"]))
     note = Note("new", Attempt(MIN_VERSION + 9, AttemptState.PENDING))
@@ -131,10 +131,10 @@ def test_migrating_declares_fields_of_points_that_are_there(
             write(index, tenant_id, *(put(f"i{n}", towards(n + 1, 1), attributes={"price": n}) for n in range(300)))
             write(index, tenant_id, bury("i7"), note)
         before = {tenant_id: index.list(tenant_id, limit=1000).points for tenant_id in ("acme", "bell")}
-    assert run(["index", "migrate", "--data", str(process.data)]) == 3, "an index process has the folder"
+    assert migrated(process.data, "price:number").returncode == 3, "an index process has the folder"
     process.kill()
-    monkeypatch.setenv("LOOKALIKE_DECLARED_FIELDS", "price:number")
-    assert said(capsys, "index", "migrate", "--data", str(process.data))["points"] == 602
+    done = migrated(process.data, "price:number")
+    assert json.loads(done.stdout.splitlines()[-1])["points"] == 602, done.stderr
     process.start()
     with closing(process.client(new)) as index:
         for tenant_id, points in before.items():
@@ -156,7 +156,8 @@ def test_a_migration_that_was_cut_short_is_finished_or_undone(tmp_path: Path) ->
     finish(process.data)
     assert home.exists()
     assert not unfinished.exists()
-    migrate(process.data, parse_fields(["price:number"]))
+    done = migrated(process.data, "price:number")
+    assert done.returncode == 0, done.stderr
     unfinished.parent.mkdir()
     home.rename(unfinished)  # as a kill between the two renames leaves it
     process.start()

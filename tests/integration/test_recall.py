@@ -27,6 +27,8 @@ N_QUERIES = 20
 ENOUGH = 0.97
 DATA = Clustered(N_POINTS, DIM)
 SPEC = CollectionSpec("clustered", "none", DIM, FIELDS)
+pytestmark = pytest.mark.timeout(900)
+"""The build counts as part of the first test, and takes its time beside others."""
 TENANTS = (HALF, TENTH, TWENTIETH, TINY, "tiny-199")
 
 

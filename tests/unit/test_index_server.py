@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,11 +12,26 @@ import pytest
 
 from embedder.index.collections import Collections
 from embedder.index.exact import ExactIndex
+from embedder.index.protocol import Hits
+from embedder.index.query import Query, like
 from embedder.index.service.client import IndexClient
 from embedder.index.service.server import IndexServer
 from streams.errors import DependencyError
-from tests.contract.index_cases import SPEC, put
+from tests.contract.index_cases import SPEC, put, towards
 from tests.waiting import wait_until
+
+
+class Slow(ExactIndex):
+    """An index that takes its time for each question and tells when one is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC)
+        self.asked: list[str] = []
+
+    def search(self, tenant_id: str, query: Query) -> Hits:
+        self.asked.append(tenant_id)
+        time.sleep(0.02)
+        return super().search(tenant_id, query)
 
 
 class Unflushable(ExactIndex):
@@ -49,3 +65,30 @@ def test_a_flush_that_fails_acknowledges_nothing_and_ends_the_server(tmp_path: P
         thread.join(30)
     assert not thread.is_alive()
     assert "on fire" in str(ended[0])
+
+
+def test_a_batch_lets_others_in_between(tmp_path: Path) -> None:
+    """A question on the same connection is answered long before the 64 that were asked before it."""
+    index = Slow()
+    index.write("acme", [put("a")])
+    collections = Collections(tmp_path, lambda _spec, _home: index, engine="exact")
+    socket_path = tmp_path / "index.sock"
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    server = threading.Thread(target=loop.run_until_complete, args=(IndexServer(collections).serve(socket_path, stop),))
+    server.start()
+    wait_until(socket_path.exists)
+    with closing(IndexClient(socket_path, spec=SPEC)) as client:
+        client.ping()
+        batch: list[int] = []
+        asking = threading.Thread(
+            target=lambda: batch.append(len(client.search_batch("acme", [like(towards(1))] * 64)))
+        )
+        asking.start()
+        wait_until(lambda: len(index.asked) > 0)
+        client.search("other", like(towards(1)))
+        assert index.asked.index("other") < 32
+        asking.join(30)
+    assert batch == [64]
+    loop.call_soon_threadsafe(stop.set)
+    server.join(30)
+    loop.close()

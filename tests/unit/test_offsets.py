@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.consume.offsets import PartitionOffsets, StandingMarks
@@ -36,6 +36,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, int]]:
     return steps
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(histories())
 def test_mark_is_the_lowest_unfinished_offset(history: list[tuple[str, int]]) -> None:
     """After any history the mark equals the lowest admitted, unfinished offset, or one past the last."""
@@ -178,6 +179,7 @@ _moves = st.one_of(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(_moves, max_size=80))
 def test_no_commit_passes_an_unfinished_record_through_revokes_and_refusals(moves: list[tuple[str, int]]) -> None:
     """Random deliveries, completions, refused commits and changes of owner: nothing unfinished is ever committed,

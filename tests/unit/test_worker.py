@@ -15,6 +15,7 @@ from embedder.index.protocol import Receipt, Writer
 from embedder.index.query import like
 from embedder.models.hash_engine import HashEngine
 from embedder.models.protocol import Pixels
+from embedder.worker import WorkerOptions
 from streams.errors import DependencyError, Reason, RetryableError
 from streams.event import Location, created, deleted, encode, now_us
 from streams.report.outcomes import OutcomeState
@@ -388,3 +389,59 @@ def test_event_from_the_future_is_invalid() -> None:
         running.settle(1)
     assert _dead_reasons(rig) == ["event_invalid"]
     assert rig.exact.get("acme", "one") is None
+
+
+def test_everything_fails_for_everybody_stops_dead_lettering_until_it_is_mended() -> None:
+    """With three tenants whose pictures all fail, few are dead-lettered, the rest is held uncommitted and the
+    worker not ready; once the pictures are mended it goes on by itself, and nothing was lost."""
+    rig = Rig(options=WorkerOptions(worker_id="w1", dead_letter_limit=12, breaker_probe_s=0.1))
+    places = [(tenant, f"{n}.jpg") for n in range(20) for tenant in ("acme", "globex", "initech")]
+    for tenant, name in places:
+        rig.publish(created(tenant, name.removesuffix(".jpg"), rig.put(tenant, name, b"bad")))
+    metric = rig.metrics.registry.get_sample_value
+    with rig.work() as running:
+        wait_until(lambda: metric("lookalike_dead_letter_breaker") == 1)
+        assert metric("lookalike_paused", {"cause": "dead_letters"}) == 1
+        assert [running.worker.ready, len(rig.dead()) < 40] == [False, True]
+        for tenant, name in places:
+            rig.put(tenant, name, b"good " + name.encode())
+        running.settle(60)
+        assert metric("lookalike_dead_letter_breaker") == 0
+        assert running.worker.ready
+    buried = len(rig.dead())
+    assert buried < 40
+    assert rig.states() == {"failed": buried, "indexed": 60 - buried}
+
+
+def test_poisoned_tenant_alone_does_not_stop_the_worker() -> None:
+    """One tenant with only bad pictures has all of them dead-lettered; the others go on."""
+    rig = Rig(options=WorkerOptions(worker_id="w1", dead_letter_limit=12))
+    for n in range(60):
+        rig.publish(created("acme", f"i{n}", rig.put("acme", f"{n}.jpg", b"bad")))
+        rig.publish(created("globex", f"i{n}", rig.put("globex", f"{n}.jpg", b"%d" % n)))
+    with rig.work() as running:
+        running.settle(120)
+    assert rig.states() == {"failed": 60, "indexed": 60}
+    assert rig.metrics.registry.get_sample_value("lookalike_dead_letter_breaker") == 0
+
+
+def test_age_of_the_oldest_event_is_told_and_outages_do_not_count() -> None:
+    """The watchdog hears how long an event hangs in a stage, and nothing of the kind while the index is down."""
+    rig, gate, told = Rig(), threading.Event(), list[float]()
+
+    class Hanging(HashEngine):
+        def embed(self, pixels: Pixels):  # type: ignore[no-untyped-def]
+            gate.wait(30)
+            return super().embed(pixels)
+
+    rig.engine = Hanging()
+    rig.publish(created("acme", "one", rig.put("acme", "one.jpg", b"one")))
+    running = rig.work()
+    running.worker._watch = told.append
+    with running:
+        wait_until(lambda: bool(told) and told[-1] > 0.5)
+        running.worker._outages.down(DependencyError("index", "away"))
+        wait_until(lambda: told[-1] == 0.0)
+        running.worker._outages.up("index")
+        gate.set()
+        running.settle(1)

@@ -18,26 +18,15 @@ import numpy as np
 import structlog
 from qdrant_edge import (
     CountRequest,
-    Distance,
-    EdgeConfig,
-    EdgeOptimizersConfig,
     EdgeShard,
-    EdgeVectorParams,
     FacetRequest,
     FieldCondition,
-    FloatIndexParams,
-    HnswIndexConfig,
-    IntegerIndexParams,
-    KeywordIndexParams,
     MatchValue,
-    Memory,
     PayloadSelector,
     QuantizationSearchParams,
     QueryRequest,
     RangeFloat,
     Record,
-    ScalarQuantizationConfig,
-    ScalarType,
     ScoredPoint,
     ScrollRequest,
     SearchParams,
@@ -47,12 +36,15 @@ from qdrant_edge import Filter as EdgeFilter
 from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 
+from embedder.index.edge.aside import Entry, Pointer
 from embedder.index.edge.conditions import any_tenant, conditions
+from embedder.index.edge.create import VECTOR, create
+from embedder.index.edge.upkeep import Upkeep
 from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
-from embedder.index.payload import INTEGERS, KEYWORDS, from_payload, is_whole, key_of, to_payload
+from embedder.index.payload import from_payload, to_payload
 from embedder.index.points import Point, PutVector, State, Sweep, Vector, Write, Written, apply, point_id
-from embedder.index.policy import EXACT, Policy, edge_policy, full_scan_threshold_kb
+from embedder.index.policy import EXACT, Policy, edge_policy
 from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, TenantStats
 from embedder.index.query import (
     Example,
@@ -71,7 +63,6 @@ log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
-VECTOR = "image"
 OPTIMISE_AT = 20_000
 """So many points outside of the graph are searched row by row: about 5 ms more per search."""
 OPTIMISE_IDLE_AT = 2_000
@@ -91,13 +82,16 @@ class EdgeIndex:
             ConfigError: it cannot be opened (another process has it, a damaged file).
         """
         self._spec = spec
-        folder = home / "shard"
+        self._pointer = Pointer(home)
+        folder = self._pointer.folder()
+        self._pointer.sweep()
         try:
-            self._shard = EdgeShard.load(str(folder)) if folder.exists() else _create(folder, spec)
+            self._shard = EdgeShard.load(str(folder)) if folder.exists() else create(folder, spec)
         except Exception as exc:  # the binding raises bare exceptions with a text only
             raise ConfigError(f"the index in {folder} cannot be opened: {exc}") from exc
         info = self._shard.info()
         self._asked_for = False
+        self._upkeep = Upkeep(self, self._pointer)
         self._unoptimised = info.points_count - info.indexed_vectors_count
 
     # ---- writes ------------------------------------------------------------------------------------
@@ -111,6 +105,10 @@ class EdgeIndex:
         for write in writes:
             if isinstance(write, PutVector):
                 check_vector(write.vector, self._spec.dim)
+        self._upkeep.note((tenant_id, tuple(writes)))
+        return self._apply(tenant_id, writes)
+
+    def _apply(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         known = self._read(tenant_id, [write.image_id for write in writes])
         points: dict[str, Point] = dict(known)
         vectors: dict[str, Vector | None] = {}
@@ -298,6 +296,10 @@ class EdgeIndex:
         return TenantStats(self._spec.name, self.count(tenant_id), attempts)
 
     def delete_tenant(self, tenant_id: str) -> int:
+        self._upkeep.note((tenant_id, None))
+        return self._drop(tenant_id)
+
+    def _drop(self, tenant_id: str) -> int:
         own = conditions(tenant_id)
         n = _asked(self._shard.count, CountRequest(filter=own, exact=True))
         _asked(self._shard.update, UpdateOperation.delete_points_by_filter(own))
@@ -324,14 +326,46 @@ class EdgeIndex:
     def maintain(self, *, idle_s: float) -> None:
         """Build graphs where enough points wait for them: soon when nobody asks, in any case at 20,000.
 
-        Blocks searches meanwhile (at 100,000 points 2 s in the middle, 2.6 s at most).
+        Another process does that on a clone (:mod:`embedder.index.edge.upkeep`); called often meanwhile.
         """
+        if self._upkeep.busy:
+            self._upkeep.go_on()
+            return
         due = self._unoptimised >= OPTIMISE_AT or self._asked_for
         if due or (self._unoptimised >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S):
-            self.optimise()
+            self._asked_for = False
+            self.flush()
+            self._upkeep.start(self._unoptimised)
+
+    def busy(self) -> bool:
+        return self._upkeep.busy
+
+    def apply_to(self, shard: EdgeShard, entries: Sequence[Entry]) -> None:
+        """Apply writes to a shard that is to take this one's place, and make them durable. DependencyError."""
+        mine, waiting, self._shard = self._shard, self._unoptimised, shard
+        try:
+            for tenant_id, writes in entries:
+                if writes is None:
+                    self._drop(tenant_id)
+                else:
+                    self._apply(tenant_id, writes)
+            self.flush()
+        finally:
+            self._shard, self._unoptimised = mine, waiting
+
+    def same_points(self, shard: EdgeShard) -> bool:
+        """Whether another shard holds as many points."""
+        ours, theirs = (_asked(one.count, CountRequest(exact=True)) for one in (self._shard, shard))
+        return ours == theirs
+
+    def take(self, shard: EdgeShard, *, built: int) -> None:
+        """Let another shard be this one's: `built` points have their graphs there."""
+        old, self._shard = self._shard, shard
+        self._unoptimised = max(0, self._unoptimised - built)
+        _asked(old.close)
 
     def optimise(self) -> None:
-        """Build every graph that is missing, now. Blocks: half a millisecond for each new point."""
+        """Build every graph that is missing, now, in this process. Blocks: half a millisecond for each new point."""
         self._asked_for = False
         started, points = time.monotonic(), self._unoptimised
         _asked(self._shard.optimize)
@@ -339,6 +373,7 @@ class EdgeIndex:
         log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
+        self._upkeep.give_up()
         try:
             self.flush()
         finally:
@@ -370,57 +405,6 @@ def _hit(found: ScoredPoint, query: Query) -> Hit:
     payload = found.payload or {}
     point = from_payload(payload) if query.with_points else None
     return Hit(str(payload["image_id"]), max(-1.0, min(1.0, float(found.score))), point)
-
-
-def _create(folder: Path, spec: CollectionSpec) -> EdgeShard:
-    quantization = ScalarQuantizationConfig(type=ScalarType.Int8, quantile=0.99, memory=Memory.Pinned)
-    graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=full_scan_threshold_kb(spec.dim), payload_m=16)
-    vector = EdgeVectorParams(
-        size=spec.dim,
-        distance=Distance.Cosine,
-        memory=Memory.Cold,
-        quantization_config=quantization,
-        hnsw_config=graph,
-    )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name("shard.new")  # a shard appears with all its indexes or not at all
-    _remove(scratch)
-    shard = EdgeShard.create(
-        str(scratch),
-        EdgeConfig(
-            vectors={VECTOR: vector},
-            optimizers=EdgeOptimizersConfig(indexing_threshold=20_000, default_segment_number=4),
-            payload_memory=Memory.Cold,
-            wal_enabled=True,
-            max_search_threads=1,
-        ),
-    )
-    shard.update(UpdateOperation.create_field_index("tenant_id", KeywordIndexParams(is_tenant=True)))
-    for name in KEYWORDS:
-        shard.update(UpdateOperation.create_field_index(name, KeywordIndexParams(enable_hnsw=False)))
-    for name in INTEGERS:
-        shard.update(UpdateOperation.create_field_index(name, IntegerIndexParams(enable_hnsw=False)))
-    for field in spec.fields:
-        if is_whole(field.name, spec.fields):
-            shard.update(
-                UpdateOperation.create_field_index(
-                    key_of(field.name, spec.fields), IntegerIndexParams(lookup=False, range=True, enable_hnsw=False)
-                )
-            )
-        else:
-            shard.update(
-                UpdateOperation.create_field_index(key_of(field.name, spec.fields), FloatIndexParams(enable_hnsw=False))
-            )
-    shard.flush()
-    shard.close()
-    scratch.rename(folder)
-    return EdgeShard.load(str(folder))
-
-
-def _remove(folder: Path) -> None:
-    import shutil  # noqa: PLC0415 - needed once in a collection's life
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _params(policy: Policy) -> SearchParams:

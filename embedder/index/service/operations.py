@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -10,8 +10,8 @@ from embedder.index.codec import Asked, decode_writes, encode
 from embedder.index.collections import Collections, Engine
 from embedder.index.filters import Filter
 from embedder.index.points import State
-from embedder.index.protocol import CollectionSpec, Receipt
-from embedder.index.service.wire import error_data
+from embedder.index.protocol import CollectionSpec, Hits, Receipt
+from embedder.index.service.wire import ErrorData, error_data
 from streams.errors import QueryError
 from streams.event import now_us
 
@@ -72,10 +72,12 @@ def _do_search(engine: Engine, arguments: msgspec.Raw) -> bytes:
     return encode(engine.search(tenant_id, asked.query()))
 
 
-def _do_search_batch(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def search_batch(engine: Engine, arguments: msgspec.Raw) -> Iterator[tuple[ErrorData | None, Hits | None]]:
+    """The answers one after the other: 64 questions at once would keep everybody else waiting for seconds."""
     tenant_id, asked = _search_batch.decode(arguments)
-    answers = engine.search_batch(tenant_id, [one.query() for one in asked])
-    return encode([(error_data(one), None) if isinstance(one, QueryError) else (None, one) for one in answers])
+    for one in asked:
+        (answer,) = engine.search_batch(tenant_id, [one.query()])
+        yield (error_data(answer), None) if isinstance(answer, QueryError) else (None, answer)
 
 
 def _do_facet(engine: Engine, arguments: msgspec.Raw) -> bytes:
@@ -131,7 +133,6 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
     "search": _do_search,
-    "search_batch": _do_search_batch,
     "facet": _do_facet,
     "list": _do_list,
     "count": _do_count,

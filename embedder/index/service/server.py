@@ -26,7 +26,7 @@ from embedder.index.codec import encode
 from embedder.index.collections import Collections, Engine
 from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import CollectionSpec
-from embedder.index.service.operations import CHANGES, READS, WHOLE
+from embedder.index.service.operations import CHANGES, READS, WHOLE, search_batch
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
 from streams.errors import ConfigError, DependencyError
 from streams.status_server import StatusServer, process_registry
@@ -38,6 +38,7 @@ FLUSH_SHARE = 25
 spent in flushes, which block searches (docs/index.md)."""
 MAX_FLUSH_WAIT_S = 1.0
 MAINTAIN_EVERY_S = 0.5
+MAINTAIN_BUSY_S = 0.02
 LAST_ANSWERS_S = 1.0
 STUCK_S = 60.0
 """An optimisation at a million points takes less: what holds the thread longer does not come back."""
@@ -65,6 +66,7 @@ class IndexServer:
         self._flushed_at = 0.0
         self._flush_took_s = 0.0
         self._last_request_at = self._maintained_at = clock()
+        self._batches: set[asyncio.Future[None]] = set()
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(self, socket_path: Path, stop: asyncio.Event) -> None:
@@ -80,7 +82,7 @@ class IndexServer:
         while not stop.is_set():
             self._maintain()
             try:
-                await asyncio.wait_for(stop.wait(), MAINTAIN_EVERY_S)
+                await asyncio.wait_for(stop.wait(), MAINTAIN_BUSY_S if self._busy() else MAINTAIN_EVERY_S)
             except TimeoutError:
                 continue
         server.close()
@@ -113,7 +115,12 @@ class IndexServer:
                     return
                 request = decode_request(await reader.readexactly(length))
                 self._last_request_at = self._clock()
-                self._answer(request, writer)
+                if request.operation == "search_batch":  # its connection goes on meanwhile
+                    batch = asyncio.ensure_future(self._answer_batch(request, writer))
+                    self._batches.add(batch)
+                    batch.add_done_callback(self._batches.discard)
+                else:
+                    self._answer(request, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # it hung up
@@ -122,6 +129,21 @@ class IndexServer:
         finally:
             self._clients.pop(writer, None)
             writer.close()
+
+    async def _answer_batch(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """One question after the other, with what others ask between them."""
+        try:
+            answers = []
+            for answer in search_batch(self._collections.get(request.collection), request.arguments):
+                answers.append(answer)
+                await asyncio.sleep(0)
+            body = encode((request.id, None, answers))
+        except Exception as exc:
+            if error_data(exc)[0] == "internal":
+                log.exception("request failed", operation=request.operation)
+            body = encode((request.id, error_data(exc), None))
+        if not writer.is_closing():
+            writer.write(frame(body))
 
     def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         started = self._clock()
@@ -187,6 +209,9 @@ class IndexServer:
         log.critical("index ends: it cannot make writes durable", error=error.message)
         self._failed = error
         self._stop.set()
+
+    def _busy(self) -> bool:
+        return any(engine.busy() for engine in self._collections.opened())
 
     def _maintain(self) -> None:
         started = self._clock()
