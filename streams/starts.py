@@ -67,7 +67,7 @@ def begin_group(client: Mapping[str, Any], group_id: str, starts: Mapping[str, S
 
 def _check(done: ConsumerGroupTopicPartitions) -> None:
     """A new group's coordinator may refuse each partition while the request itself succeeds."""
-    refused = [part.error for part in done.topic_partitions if part.error is not None]
+    refused = [part.error for part in done.topic_partitions or () if part.error is not None]
     if refused:
         raise KafkaException(refused[0])
 

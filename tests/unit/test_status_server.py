@@ -11,7 +11,7 @@ import pytest
 
 from embedder.metrics import WorkerMetrics
 from streams.checks import Checks
-from streams.errors import ConfigError, DependencyError
+from streams.errors import ConfigError, DependencyError, Reason
 from streams.status_server import StatusServer, process_registry
 
 
@@ -102,6 +102,8 @@ def test_a_worker_tells_what_it_counted() -> None:
     assert 'lookalike_stage_seconds_bucket{le="0.025",stage="fetch"} 1.0' in text
     assert 'lookalike_freshness_seconds_count{lane="live"} 1.0' in text
     assert "lookalike_lost_data_total 1.0" in text
+    zeros = [f'lookalike_dead_letters_total{{reason="{reason}"}} 0.0' in text for reason in Reason]
+    assert all(zeros), "a burst must be seen from the first on"
 
 
 def test_pages_are_json_and_other_paths_are_not_found(server: StatusServer) -> None:
