@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streams.errors import Reason
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """From a queue hop to a decoder's time limit; 0.1, 0.2 and 0.4 s are the freshness budgets."""
 
@@ -29,6 +31,8 @@ class WorkerMetrics:
             registry=registry,
         )
         self.dead_letters = Counter("lookalike_dead_letters", "Dead letters by reason", ["reason"], registry=registry)
+        for reason in Reason:  # a series that is born with its first hundred looks to Prometheus as if it had not grown
+            self.dead_letters.labels(reason.value)
         self.breaker = Gauge(
             "lookalike_dead_letter_breaker", "1 while failures are held instead of dead-lettered", registry=registry
         )

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -85,8 +84,9 @@ def _families(collector: Collector) -> Iterable[Metric]:
 
 def _labels(collector: Collector, family: Metric) -> tuple[str, ...]:
     """A family made by hand has its labels, a client's own metric has them itself."""
-    names: Any = getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ())
-    return tuple(names)
+    by_hand: Iterable[str] = getattr(family, "_labelnames", None) or ()
+    own: Iterable[str] = getattr(collector, "_labelnames", ())
+    return tuple(by_hand) or tuple(own)
 
 
 def render() -> str:

@@ -60,12 +60,16 @@ def begin_group(client: Mapping[str, Any], group_id: str, starts: Mapping[str, S
         for attempt in stamina.retry_context(on=_settling, timeout=_TIMEOUT_S, attempts=None, wait_initial=0.1):
             with attempt:
                 asked = admin.alter_consumer_group_offsets([group], request_timeout=_TIMEOUT_S)
-                done = asked[group_id].result()
+                _check(asked[group_id].result())
     except KafkaException as exc:
         raise DependencyError("broker", f"group {group_id} cannot be made: {exc.args[0].str()}") from exc
-    refused = [part for part in done.topic_partitions if part.error is not None]
+
+
+def _check(done: ConsumerGroupTopicPartitions) -> None:
+    """A new group's coordinator may refuse each partition while the request itself succeeds."""
+    refused = [part.error for part in done.topic_partitions or () if part.error is not None]
     if refused:
-        raise DependencyError("broker", f"group {group_id} cannot be made: {refused[0].error}")
+        raise KafkaException(refused[0])
 
 
 def _settling(error: Exception) -> bool:

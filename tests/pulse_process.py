@@ -59,6 +59,8 @@ class PulseProcess:
         assert self._process.stdout is not None
         with self._process.stdout as out:  # it says its address and nothing more
             self.url = out.readline().strip()
+        if not self.url:
+            self.ended()
         assert self.url.startswith("http://"), self.log
         wait_until(lambda: bool(self.page()["complete"]), timeout_s=90.0)
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from embedder.metrics import WorkerMetrics
 from streams.checks import Checks
-from streams.errors import ConfigError, DependencyError
+from streams.errors import ConfigError, DependencyError, Reason
 from streams.status_server import StatusServer, process_registry
 
 
@@ -87,6 +88,22 @@ def test_an_optional_dependency_is_shown_and_does_not_decide(state: State) -> No
     well, told = Checks({"index": state.check}, optional={"index"}).ask()
     assert well
     assert told["dependencies"]["index"]["state"] == "failed"
+
+
+def test_a_worker_tells_what_it_counted() -> None:
+    """The counter, stages and freshness of a finished event, in Prometheus' text."""
+    metrics = WorkerMetrics(process_registry())
+    metrics.finished.record("live", "indexed", {"fetch": 0.02, "write": 0.5}, 0.3)
+    metrics.lost_data.inc()
+    with StatusServer("127.0.0.1", 0, registry=metrics.registry) as server:
+        status, text = get(server, "/metrics")
+    assert status == 200
+    assert 'lookalike_events_total{lane="live",outcome="indexed"} 1.0' in text
+    assert 'lookalike_stage_seconds_bucket{le="0.025",stage="fetch"} 1.0' in text
+    assert 'lookalike_freshness_seconds_count{lane="live"} 1.0' in text
+    assert "lookalike_lost_data_total 1.0" in text
+    zeros = [f'lookalike_dead_letters_total{{reason="{reason}"}} 0.0' in text for reason in Reason]
+    assert all(zeros), "a burst must be seen from the first on"
 
 
 def test_pages_are_json_and_other_paths_are_not_found(server: StatusServer) -> None:
