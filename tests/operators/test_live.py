@@ -12,6 +12,8 @@ import json
 import os
 import signal
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +86,14 @@ class Site:
             return connection.getresponse().status
         finally:
             connection.close()
+
+    def status_of(self, name: str, path: str) -> int:
+        """The status of a process's own answer."""
+        try:
+            with urllib.request.urlopen(self.up.parts.status_urls[name] + path, timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as exc:
+            return exc.code
 
     def fires(self, alert: str) -> Callable[[], bool]:
         return lambda: alert in self.prometheus.firing()
@@ -209,6 +219,8 @@ def test_poison_from_everybody_opens_the_breaker_and_pages(worked: Site) -> None
     for tenant in ("acme", "blue", "coral", "delta"):
         worked.announce(tenant, "poison2.jpg", b"no picture either", n=60)
     wait_until(worked.fires("DeadLetterBreakerOpen"), timeout_s=FIRES_S)
+    assert worked.status_of("worker-1", "/readyz") == 503, "a rollout stops at a worker whose breaker is open"
+    assert worked.status_of("worker-1", "/healthz") == 200, "and nobody restarts it"
     for tenant in ("acme", "blue", "coral", "delta"):  # the objects are mended: what was held succeeds
         worked.store.put(BUCKET, f"{tenant}/poison2.jpg", picture(5))
     wait_until(lambda: worked.prometheus.number("max(lookalike_dead_letter_breaker)") == 0, timeout_s=FIRES_S)
