@@ -53,6 +53,7 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     from embedder.normalize.scope import Scope
     from embedder.objects.grants import Grants
     from streams.checks import Checks
+    from streams.consume.protocol import group_protocol
     from streams.notifications.keys import KeyTemplate
     from streams.notifications.source import notification_source
     from streams.producer import KafkaProducer
@@ -66,6 +67,7 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     _check_template(template, grants, settings.objects.buckets[0])
     objects = open_store(settings, addresses)
     metrics = NormalizeMetrics(process_registry())
+    protocol = group_protocol(kafka, settings.kafka.group_protocol)
     problems = check(kafka, settings.kafka.topic_specs(partitions=addresses.partitions(settings)))
     if problems:
         raise ConfigError(problems[0])
@@ -78,9 +80,7 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
             )
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         normalizer = Normalizer(
-            source=notification_source(
-                kafka, names=names, group_id=given.group_id, protocol=settings.kafka.group_protocol
-            ),
+            source=notification_source(kafka, names=names, group_id=given.group_id, protocol=protocol),
             producer=producer,
             objects=objects,
             scope=Scope(settings.objects.buckets, grants, template, given.skip_prefixes),
