@@ -605,7 +605,7 @@ def test_the_optimised_shard_finds_what_exact_finds(
     Once as configured (below the threshold the engine scans int8 codes) and once with a threshold so
     low that it walks the tenant's graph: a configuration dropped at opening shows here.
     """
-    monkeypatch.setattr("embedder.index.edge.shard.FULL_SCAN_THRESHOLD_KB", threshold_kb)
+    monkeypatch.setattr("embedder.index.edge.create.full_scan_threshold_kb", lambda _dim: threshold_kb)
     spec = CollectionSpec("hash", "recall", 576)
     truth = ExactIndex(spec)
     rng = np.random.default_rng(11)
@@ -621,6 +621,8 @@ def test_the_optimised_shard_finds_what_exact_finds(
     queries = (centres[:30] + 0.5 * rng.normal(size=(30, spec.dim))).astype(np.float32)
     assert _recall(index, truth, queries) >= 0.97
     index.maintain(idle_s=60.0)
+    assert index.busy(), "it optimises aside"
+    settle(index)
     info = index._shard.info()
     assert info.indexed_vectors_count >= 0.9 * info.points_count, "the graph was built"
     index.close()
