@@ -119,3 +119,20 @@ def test_no_process_says_a_secret(tmp_path: Path, how: str) -> None:
         assert text, command
         told = [name for name, value in secrets.items() if value in text]
         assert told == [], f"{command} says {told}"
+
+
+def test_a_logger_outlives_the_stderr_it_was_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever logs after a command's captured output was closed writes to the stderr of that moment."""
+    before = structlog.get_config()
+    first, second = io.StringIO(), io.StringIO()
+    try:
+        monkeypatch.setattr(sys, "stderr", first)
+        configure_logging("info")
+        log = structlog.get_logger("test").bind()
+        log.info("one")
+        monkeypatch.setattr(sys, "stderr", second)
+        first.close()
+        log.info("two")
+    finally:
+        structlog.configure(**before)
+    assert json.loads(second.getvalue())["event"] == "two"
