@@ -54,7 +54,7 @@ class Window:
 
     def free_bulk(self) -> int:
         """Room for so many more of bulk while a tenant is being moved there."""
-        return max(0, int(self._size * BULK_SHARE_WHILE_SHUNTING) - self._bulk)
+        return max(0, int(self.size * BULK_SHARE_WHILE_SHUNTING) - self._bulk)
 
     def take(self, n: int, *, n_bulk: int = 0, n_bytes: int = 0) -> None:
         with self._lock:
@@ -86,8 +86,11 @@ class Window:
 
     @property
     def size(self) -> int:
-        """How many events this worker takes on at present."""
-        return self._size
+        """How many events this worker has room for at present, those that wait for the index among them.
+
+        Shares are of this: of the work alone, tenants that wait for a flush would all be above theirs.
+        """
+        return self._size + self._handed_over
 
     @property
     def in_flight(self) -> int:

@@ -93,3 +93,12 @@ def test_a_write_taken_back_is_work_again() -> None:
     window.hand_over(4)
     window.take_back(4)
     assert window.free() == 0
+
+
+def test_shares_are_of_all_that_is_in_hand() -> None:
+    """What a tenant may hold, and bulk while somebody is moved there, grows with what waits for the index."""
+    window = Window(max_events=1024, clock=ManualClock())
+    window.take(MIN_WINDOW)
+    assert (window.size, window.free_bulk()) == (MIN_WINDOW, MIN_WINDOW // 4)
+    window.hand_over(8)
+    assert (window.size, window.free_bulk()) == (MIN_WINDOW + 8, (MIN_WINDOW + 8) // 4)
