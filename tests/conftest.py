@@ -6,8 +6,10 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import structlog
 
 from lookalike.local.kafka import LocalKafka
 from lookalike.local.s3 import LocalS3
@@ -36,6 +38,26 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
     """A real S3 server for the session; a test makes buckets of its own (`make_buckets`)."""
     with LocalS3(tmp_path_factory.mktemp("s3")) as local:
         yield local
+
+
+@pytest.fixture(autouse=True, scope="session")
+def uncached_loggers() -> Iterator[None]:
+    """A logger that was used once keeps its configuration for good; tests configure more than once in a process."""
+    configure = structlog.configure
+
+    def uncached(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> Iterator[None]:
+    """What a command that a test runs in this process makes of logging ends with that test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
