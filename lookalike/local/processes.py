@@ -64,8 +64,16 @@ class OwnProcess:
         self._process.terminate()
 
     def stop(self, timeout_s: float) -> int:
-        """:meth:`terminate`, and after `timeout_s` kill the whole group; returns the exit code. Blocks."""
+        """:meth:`terminate` and :meth:`end_within`; returns the exit code. Blocks."""
         self.terminate()
+        return self.end_within(timeout_s)
+
+    def end_within(self, timeout_s: float) -> int:
+        """Wait for its end, and after `timeout_s` kill the whole group; returns the exit code.
+
+        For one that was asked already: Python gives SIGTERM back to the system while it shuts down, so that a
+        second one would kill a process that is about to end by itself.
+        """
         code = self.wait(timeout_s)
         return self.kill() if code is None else code
 

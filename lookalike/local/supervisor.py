@@ -137,7 +137,7 @@ class Supervisor:
         for _, process in running:
             process.terminate()
         until = min(deadline, self._clock() + max((post.child.stop_timeout_s for post, _ in running), default=0.0))
-        codes = [process.stop(max(0.0, until - self._clock())) for _, process in running]
+        codes = [process.end_within(max(0.0, until - self._clock())) for _, process in running]
         for post, _ in running:
             post.gone()
         for (post, process), code in zip(running, codes, strict=True):

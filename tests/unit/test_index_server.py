@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from contextlib import closing
@@ -34,6 +35,12 @@ class Slow(ExactIndex):
         return super().search(tenant_id, query)
 
 
+def _answers(socket_path: Path) -> bool:
+    """The file is there a moment before anybody listens on it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(socket_path)) == 0
+
+
 class Unflushable(ExactIndex):
     """An index on a disk that fails when it is asked to keep something."""
 
@@ -58,7 +65,7 @@ def test_a_flush_that_fails_acknowledges_nothing_and_ends_the_server(tmp_path: P
 
     thread = threading.Thread(target=serve)
     thread.start()
-    wait_until(socket_path.exists)
+    wait_until(lambda: _answers(socket_path))
     with closing(IndexClient(socket_path, spec=SPEC)) as client:
         with pytest.raises(DependencyError, match="on fire"):
             client.write("acme", [put("a")]).result(30)
@@ -76,7 +83,7 @@ def test_a_batch_lets_others_in_between(tmp_path: Path) -> None:
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     server = threading.Thread(target=loop.run_until_complete, args=(IndexServer(collections).serve(socket_path, stop),))
     server.start()
-    wait_until(socket_path.exists)
+    wait_until(lambda: _answers(socket_path))
     with closing(IndexClient(socket_path, spec=SPEC)) as client:
         client.ping()
         batch: list[int] = []

@@ -312,6 +312,20 @@ def test_a_stop_group_is_asked_at_once(child: MakeChild, logs: Path) -> None:
     assert [event.text for event in running.events if event.happening is Happening.STOPPED] == ["exit 0", "exit 0"]
 
 
+def test_a_child_of_a_stop_group_is_asked_once(child: MakeChild, logs: Path) -> None:
+    """A second SIGTERM would kill a Python process that shuts down by itself: this one tells of any it gets."""
+    asked_twice = (
+        "import pathlib, signal, sys\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); pathlib.Path(sys.argv[1]).touch()\n"
+        "signal.sigwait([signal.SIGTERM])\n"
+        "sys.exit(0 if signal.sigtimedwait([signal.SIGTERM], 0.5) is None else 3)"
+    )
+    group = [child("slow", asked_twice, stop_group="both"), child("quick", POLITE, stop_group="both")]
+    with Supervised(group, logs) as running:
+        running.until_ready()
+    assert [event.text for event in running.events if event.happening is Happening.STOPPED] == ["exit 0", "exit 0"]
+
+
 def test_a_stubborn_child_is_killed_with_all_it_started(child: MakeChild, logs: Path, tmp_path: Path) -> None:
     """What ignores SIGTERM is killed after its time, and so is the process it started."""
     parent = (
