@@ -12,7 +12,6 @@ import re
 import time as _time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -61,8 +60,7 @@ class EventType(StrEnum):
     DELETED = DELETED
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True, gc=False):
     """Where the object lies. `etag` is the store's opaque revision, without quotes."""
 
     bucket: str
@@ -72,8 +70,7 @@ class Location:
     content_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageEvent:
+class ImageEvent(msgspec.Struct, frozen=True, gc=False):
     """One thing said about one image of one tenant.
 
     `version` is microseconds since 1970 and orders everything said about the image; `location` is
@@ -89,7 +86,7 @@ class ImageEvent:
     version: int
     location: Location | None = None
     tags: tuple[str, ...] = ()
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = msgspec.field(default_factory=dict)
     traceparent: str | None = None
     first_published_us: int | None = None
 

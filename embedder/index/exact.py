@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from embedder.index.exact_tenant import Tenant
 from embedder.index.facets import most_frequent, values_of
 from embedder.index.filters import Filter, check_filter, matches
@@ -25,7 +28,7 @@ from embedder.index.query import (
     target,
     unit,
 )
-from embedder.models.vectors import check_vectors
+from embedder.models.vectors import unit_stack
 from streams.errors import QueryError
 from streams.event import now_us
 
@@ -61,43 +64,50 @@ class ExactIndex:
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         """Apply without waiting for durability: :meth:`flush` gives that for everything so far."""
-        check_vectors([write.vector for write in writes if isinstance(write, PutVector)], self._spec.dim)
+        units = self._units(writes)
         with self._lock:
             if self._journal is not None:
                 self._journal.append(tenant_id, writes)
-            return self._apply(tenant_id, writes)
+            return self._apply(tenant_id, writes, units)
 
-    def _apply(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
+    def _units(self, writes: Sequence[Write]) -> npt.NDArray[np.float32]:
+        """The vectors of these writes, in order, as rows of length 1."""
+        return unit_stack([write.vector for write in writes if isinstance(write, PutVector)], self._spec.dim)
+
+    def _apply(self, tenant_id: str, writes: Sequence[Write], units: npt.NDArray[np.float32]) -> list[Written]:
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
             tenant = self._tenants[tenant_id] = Tenant(self._spec.dim, self._spec.fields)
         results = []
-        vectors: dict[str, Vector] = {}
+        n_vectors = 0
+        put: dict[str, int] = {}
+        """Whose row of `units` is to be stored: the last of an image's in this call."""
         for write in writes:
             change = apply(tenant_id, tenant.points.get(write.image_id), write)
             results.append(change.written)
+            n_vectors += isinstance(write, PutVector)
             if not change.changed:
                 continue
-            if change.vector and isinstance(write, PutVector) and change.point is not None:
+            if change.vector and change.point is not None:
                 tenant.note(change.point)
-                vectors[write.image_id] = write.vector
+                put[write.image_id] = n_vectors - 1
                 continue
             if change.vector is False:
-                vectors.pop(write.image_id, None)
+                put.pop(write.image_id, None)
                 tenant.remove_vector(write.image_id)
             if change.point is None:
                 tenant.forget(write.image_id)
             else:
                 tenant.note(change.point)
-        if vectors:
-            tenant.put_vectors(vectors)
+        if put:
+            tenant.put_vectors(put, units)
         return results
 
     def _replay(self, tenant_id: str, writes: Sequence[Write] | None) -> None:
         if writes is None:
             self._tenants.pop(tenant_id, None)
         else:
-            self._apply(tenant_id, writes)
+            self._apply(tenant_id, writes, self._units(writes))
 
     # ---- Searcher ----------------------------------------------------------------------------------
 

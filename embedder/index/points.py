@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from streams.errors import Reason
 from streams.event import Attribute, ImageEvent, Location
@@ -48,8 +49,7 @@ class AttemptState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """A note about the newest try; `at_us` is when it was written, `tries` counts from 1."""
 
     version: int
@@ -59,8 +59,7 @@ class Attempt:
     at_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True, gc=False):
     """The bookkeeping of one image in one collection, without its vector.
 
     `version` 0 means nothing was ever applied (`state` is then EMPTY). `etag`, `sha256`, `location`,
@@ -75,7 +74,7 @@ class Point:
     sha256: str | None = None
     location: Location | None = None
     tags: tuple[str, ...] = ()
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = msgspec.field(default_factory=dict)
     width_px: int | None = None
     height_px: int | None = None
     created_at_us: int | None = None
@@ -135,8 +134,7 @@ def _same_object(event: ImageEvent, stored: Point) -> bool:
 # ---- a write meets what is stored ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PutVector:
+class PutVector(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Make the image searchable by `vector`.
 
     `etag` is the ETag of the bytes that were embedded. `replaces_etag` is set after a RECHECK only:
@@ -153,14 +151,13 @@ class PutVector:
     created_at_us: int | None = None
     engine: str | None = None
     tags: tuple[str, ...] = ()
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = msgspec.field(default_factory=dict)
     width_px: int | None = None
     height_px: int | None = None
     replaces_etag: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(msgspec.Struct, frozen=True, gc=False):
     """The stored picture gets a newer version, tags and attributes; its vector stays.
 
     Holds only while the stored picture still has this `location` and `etag`.
@@ -171,19 +168,17 @@ class Refresh:
     location: Location
     etag: str
     tags: tuple[str, ...] = ()
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, gc=False):
     """A try that was not applied: state, version and vector of the point stay as they are."""
 
     image_id: str
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(msgspec.Struct, frozen=True, gc=False):
     """Leave a tombstone: the vector goes, the version stays so that a late create cannot resurrect."""
 
     image_id: str
@@ -191,8 +186,7 @@ class Bury:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(msgspec.Struct, frozen=True, gc=False):
     """Forget a tombstone that was made before `before_us`: no create older than it can come any more.
 
     One that carries a note becomes an `empty` point. Anything else is left as it is.
@@ -214,8 +208,7 @@ class Written(StrEnum):
     """What is stored by now forbids it. Look again: :func:`plan` tells what follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """The result of :func:`apply`: `point` is what is stored afterwards, None for nothing.
 
     `changed` is False where nothing has to be written. `vector` says what to do with the stored

@@ -33,17 +33,25 @@ def comparable(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return good
 
 
-def check_vectors(vectors: Sequence[npt.NDArray[np.float32]], dim: int) -> None:
-    """:func:`check_vector` of each, in one go."""
-    if any(vector.shape != (dim,) for vector in vectors) or (vectors and not comparable(np.stack(vectors)).all()):
+def unit_stack(vectors: Sequence[npt.NDArray[np.float32]], dim: int) -> npt.NDArray[np.float32]:
+    """Rows (n, dim) of length 1; one pass checks them and gives their lengths.
+
+    Raises:
+        EventError: as :func:`check_vector`, for the first that cannot be compared.
+    """
+    if any(vector.shape != (dim,) for vector in vectors):
         for vector in vectors:
             check_vector(vector, dim)
-
-
-def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Comparable rows (n, dim) scaled to length 1."""
-    scaled: npt.NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return scaled
+    rows = np.empty((len(vectors), dim), np.float32)
+    if not vectors:
+        return rows
+    np.stack(vectors, out=rows)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    if not (np.isfinite(squares) & (squares > 0)).all():
+        for vector in vectors:
+            check_vector(vector, dim)
+    rows /= np.sqrt(squares)[:, None]
+    return rows
 
 
 def normalise(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from embedder.objects.folder import FolderStore
 from streams.errors import DependencyError
 from streams.event import ImageEvent, Location, created, encode
@@ -75,7 +77,7 @@ class Feed:
     def again(self, event: ImageEvent, **changes: Any) -> ImageEvent:
         """The same image once more, with another event id."""
         fresh = created(event.tenant_id, event.image_id, event.location or Location(BUCKET, "none"))
-        return self.publish(replace(event, event_id=fresh.event_id, **changes))
+        return self.publish(msgspec.structs.replace(event, event_id=fresh.event_id, **changes))
 
     def given_up(self, event_ids: set[str]) -> None:
         """These will not be indexed after all."""

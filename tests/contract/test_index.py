@@ -146,7 +146,7 @@ class TestWrites:
         plain = apply(tenant, None, one).point
         assert plain is not None
         assert point.attempt == Attempt(MIN_VERSION + 5, AttemptState.RETRYING, at_us=3)
-        for name in Point.__dataclass_fields__:
+        for name in Point.__struct_fields__:
             if name != "attempt":
                 assert getattr(point, name) == getattr(plain, name), name
         assert {name: type(value) for name, value in point.attributes.items()} == {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from embedder.index.points import (
     Attempt,
@@ -126,7 +127,7 @@ def test_everything_said_of_a_picture_is_stored_with_it() -> None:
     point = apply(TENANT, None, _PICTURE).point
     assert point is not None
     assert point.tenant_id == TENANT
-    for name in _PICTURE.__dataclass_fields__:
+    for name in _PICTURE.__struct_fields__:
         if name not in {"vector", "replaces_etag"}:
             assert getattr(point, name) == getattr(_PICTURE, name), name
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from embedder.index.points import Point, State, Step, plan
 from embedder.objects.folder import FolderStore

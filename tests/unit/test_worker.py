@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -384,7 +384,7 @@ def test_event_from_the_future_is_invalid() -> None:
     """A version more than five minutes ahead would lock the image; it is refused."""
     rig = Rig()
     event = created("acme", "one", rig.put("acme", "one.jpg", b"one"), version=now_us() + 600_000_000)
-    rig.publish(replace(event))
+    rig.publish(event)
     with rig.work() as running:
         running.settle(1)
     assert _dead_reasons(rig) == ["event_invalid"]
