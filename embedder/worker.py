@@ -34,7 +34,7 @@ from streams.consume.fairness import LiveShares
 from streams.consume.retry import RetrySteps
 from streams.consume.source import Source
 from streams.errors import DependencyError
-from streams.producer import Producer
+from streams.producer import WatchedProducer
 from streams.report.dead_letters import DeadLetters
 from streams.report.outcomes import Outcomes
 from streams.report.retries import Retries
@@ -77,7 +77,7 @@ class Worker:
         self,
         *,
         source: Source,
-        producer: Producer,
+        producer: WatchedProducer,
         index: Writer,
         objects: ObjectStore,
         grants: Grants,
@@ -259,6 +259,7 @@ class Worker:
 
     def _tend(self, oldest_s: float) -> None:
         """Four times a second, on the poll thread."""
+        self._outages.hear_broker(self._producer.silent_s())
         self._report.try_held_again()
         self._watch(0.0 if self._outages.any else oldest_s)
 

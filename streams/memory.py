@@ -75,6 +75,9 @@ class MemoryProducer:
         self._pending.put(lambda _error: done.set())
         return 0 if done.wait(timeout_s) else self._pending.qsize()
 
+    def silent_s(self) -> float:
+        return 0.0  # it acknowledges at once
+
     def close(self) -> None:
         self._pending.put(None)
         self._thread.join()

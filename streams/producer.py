@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
@@ -37,6 +38,33 @@ class Producer(Protocol):
         ...
 
 
+class WatchedProducer(Producer, Protocol):
+    """A producer that tells whether its broker still answers."""
+
+    def silent_s(self) -> float:
+        """For how long records have waited and none was acknowledged, in seconds; 0 where none waits.
+
+        Asked now and then by one thread: it is exact to the time between two calls.
+        """
+        ...
+
+
+class Silence:
+    """Since when something waits and nothing moves: from how many wait and how many were done, asked repeatedly."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._done = 0
+        self._since: float | None = None
+
+    def seconds(self, *, waiting: int, acked: int) -> float:
+        """`acked` counts up from the start; seconds since the first call that saw no movement."""
+        now = self._clock()
+        if not waiting or acked != self._done or self._since is None:
+            self._done, self._since = acked, now if waiting else None
+        return 0.0 if self._since is None else now - self._since
+
+
 class KafkaProducer:
     """The real one. One thread of its own serves delivery callbacks, so no caller has to poll."""
 
@@ -61,6 +89,8 @@ class KafkaProducer:
             }
         )
         self._closing = threading.Event()
+        self._acked = 0
+        self._silence = Silence()
         self._thread = threading.Thread(target=self._serve, name="acks", daemon=True)
         self._thread.start()
 
@@ -88,6 +118,9 @@ class KafkaProducer:
     def flush(self, timeout_s: float) -> int:
         return int(self._client.flush(timeout_s))
 
+    def silent_s(self) -> float:
+        return self._silence.seconds(waiting=len(self._client), acked=self._acked)
+
     def close(self, timeout_s: float = 10.0) -> int:
         """Flush and stop; returns how many records were given up."""
         left = self.flush(timeout_s)
@@ -104,7 +137,8 @@ class KafkaProducer:
     def _serve(self) -> None:
         name_this_thread("acks")
         while not self._closing.is_set():
-            if self._client.poll(0.1):
+            if acked := self._client.poll(0.1):
+                self._acked += acked
                 with self._moved:
                     self._moved.notify_all()
 

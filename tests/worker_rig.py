@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -43,6 +44,7 @@ class Rig:
     objects: MemoryObjects = field(default_factory=MemoryObjects)
     exact: ExactIndex = field(default_factory=lambda: ExactIndex(SPEC))
     index: Writer | None = None
+    producer: Callable[[MemoryLog], MemoryProducer] = MemoryProducer
     decoder: Decoder = field(default_factory=HashDecoder)
     engine: Engine = field(default_factory=HashEngine)
     policy: RetryPolicy = QUICK
@@ -74,6 +76,9 @@ class Rig:
     def dead(self) -> list[MemoryRecord]:
         return self.log.records(NAMES.dead)
 
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
     def work(self) -> RunningWorker:
         return RunningWorker(self)
 
@@ -85,7 +90,7 @@ class RunningWorker:
         self.rig = rig
         self.stop = threading.Event()
         self.source = MemorySource(rig.log, names=NAMES, retry=rig.retry)
-        self.producer = MemoryProducer(rig.log)
+        self.producer = rig.producer(rig.log)
         self.left: int | None = None
         self.error: BaseException | None = None
         self.worker = Worker(

@@ -16,6 +16,9 @@ Result = TypeVar("Result")
 
 FIRST_PROBE_S = 0.1
 MAX_PROBE_S = 2.0
+BROKER_SILENT_S = 5.0
+"""Without an acknowledgement, while some are waited for, until the broker counts as down. A leader that moves takes
+a second or two; the watchdog's two minutes are far away."""
 
 
 class StoppedError(Exception):
@@ -75,6 +78,16 @@ class Outages:
             self._gauge(error.dependency, True)
         if first:
             log.warning("paused", cause=error.dependency, error=error.message)
+
+    def hear_broker(self, silent_s: float) -> None:
+        """What was sent has waited so long for an acknowledgement; the producer itself goes on trying.
+
+        Without this an outage would look like a hung stage: events in flight get older until the watchdog acts.
+        """
+        if silent_s > BROKER_SILENT_S:
+            self.down(DependencyError("broker", f"nothing is acknowledged since {silent_s:.0f} s"))
+        elif "broker" in self._down:
+            self.up("broker")
 
     def up(self, dependency: str) -> None:
         """It answers again."""

@@ -157,6 +157,20 @@ class Site:
         """SIGSTOP."""
         self.hit([worker], lambda: worker.send(signal.SIGSTOP))
 
+    def until_fallen(self, worker: WorkerProcess) -> None:
+        """Wait until it ends by itself; what it had in flight until then may be repeated."""
+        in_flight = 0
+
+        def fallen() -> bool:
+            nonlocal in_flight
+            in_flight = max(in_flight, int(worker.metric("lookalike_in_flight", kind="events") or 0))
+            return worker.exit_code is not None
+
+        wait_until(fallen)
+        self.fleet.running.remove(worker)
+        self.fault_at = time.monotonic()
+        self.faults.append(Fault(worker.name, now_us(), self._committed(), in_flight))
+
     def terminate(self, worker: WorkerProcess) -> None:
         """SIGTERM, and wait for its end: nothing may be repeated because of it."""
         self.fault_at = time.monotonic()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from embedder.watchdog import EXIT_STUCK
 from tests.chaos.broker import ChaosKafka
 from tests.chaos.refused_commits import RefusedCommits
 from tests.chaos.row import Row
@@ -18,6 +19,7 @@ from tests.waiting import wait_until
 MakeSite = Callable[..., Site]
 Judge = Callable[[Row], None]
 RATE = 90.0
+FOR_EVER_MS = 3_600_000.0
 COST_MS = 25.0
 """Three workers can do some 100 a second, less while they die: each has its hands full when it is hit."""
 
@@ -174,3 +176,21 @@ def test_07_zombie(broker: ChaosKafka, site: MakeSite, judge: Judge) -> None:
         assert all(here.group.committed().get(place, 0) >= mark for place, mark in mine.items())
         assert "partitions lost" in zombie.log.read_text(), "it never learned what happened"
         judge(here.finish("07 SIGSTOP for twice the session", owned_after_s=owned_after_s))
+
+
+@pytest.mark.timeout(300)
+def test_24_hung_network(broker: ChaosKafka, site: MakeSite, judge: Judge) -> None:
+    """24: the network of one worker hangs for ever while its poll thread goes on; the watchdog waits 3 s here.
+
+    Result: it ends with 70 and the stack of what hung; nothing lost; repeated is at most what it held.
+    """
+    with site(broker, n_workers=2) as here:
+        here.feed.start(RATE)
+        here.until_more(60)
+        hung = here.fleet.join(cost_ms=FOR_EVER_MS, LOOKALIKE_WORKER_WATCHDOG_S="3")
+        here.until_fallen(hung)
+        assert hung.exit_code == EXIT_STUCK
+        assert "in embed" in hung.log.read_text(), "it does not say where it hung"
+        here.fleet.join()
+        owned_after_s = here.owned_after_s()
+        judge(here.finish("24 a network that hangs", owned_after_s=owned_after_s))
