@@ -17,6 +17,7 @@ from embedder.models.hash_engine import HashEngine
 from embedder.models.protocol import Engine
 from embedder.objects.grants import Grants
 from embedder.objects.memory import MemoryObjects
+from embedder.stages.fetch import Decoder
 from embedder.stages.hash_decoder import HashDecoder
 from embedder.worker import Worker, WorkerOptions
 from streams.consume.consumer import KafkaSource
@@ -42,6 +43,7 @@ class KafkaRig:
     objects: MemoryObjects = field(default_factory=MemoryObjects)
     exact: ExactIndex = field(default_factory=lambda: ExactIndex(SPEC))
     index: Writer | None = None
+    decoder: Decoder = field(default_factory=HashDecoder)
     engine: Engine = field(default_factory=HashEngine)
     options: WorkerOptions = field(default_factory=lambda: WorkerOptions(worker_id="w1", policy=QUICK, retry=STEPS))
     metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(CollectorRegistry()))
@@ -97,6 +99,10 @@ class KafkaRig:
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
+    def polls(self) -> float:
+        """How often the broker was polled so far."""
+        return self.metric("lookalike_poll_gap_seconds_count")
+
     def work(self) -> RunningOnKafka:
         return RunningOnKafka(self)
 
@@ -116,7 +122,7 @@ class RunningOnKafka:
             index=rig.index or rig.exact,
             objects=rig.objects,
             grants=Grants([BUCKET]),
-            decoder=HashDecoder(),
+            decoder=rig.decoder,
             engine=rig.engine,
             spec=SPEC,
             names=rig.names,

@@ -102,3 +102,16 @@ def test_shares_are_of_all_that_is_in_hand() -> None:
     assert (window.size, window.free_bulk()) == (MIN_WINDOW, MIN_WINDOW // 4)
     window.hand_over(8)
     assert (window.size, window.free_bulk()) == (MIN_WINDOW + 8, (MIN_WINDOW + 8) // 4)
+
+
+def test_bytes_bound_what_is_taken() -> None:
+    """As many more as fit, taken to be as large as those in hand; one while there is any room; none beyond."""
+    window = Window(max_events=1024, max_bytes=1000, clock=ManualClock())
+    window.take(4, n_bytes=400)
+    assert window.free() == 6
+    window.take(5, n_bytes=590)
+    assert window.free() == 1, "10 bytes are left, and the next record may be small"
+    window.take(1, n_bytes=50)
+    assert window.free() == 0
+    window.release(n_bytes=100)
+    assert window.free() == 1
