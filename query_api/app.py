@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from query_api.deps import Check, Deps, Limits
 from query_api.errors import HANDLERS
 from query_api.lookup import CurrentSpec
+from query_api.loop_lag import LoopLag
 from query_api.metrics import QueryMetrics
 from query_api.middleware.access import OPEN, AccessKeys, Gate
 from query_api.middleware.body_limit import BodyLimit
@@ -39,6 +40,8 @@ def create_app(deps: Deps) -> Starlette:
     rooms = Rooms.of(limits)
     rate = None if limits.rate_per_s is None else RateLimit(per_s=limits.rate_per_s, clock=deps.clock)
     gate = Gate(has_keys=deps.keys is not None, rate=rate)
+    loop_lag, metrics = LoopLag(), QueryMetrics(deps.registry)
+    metrics.tell_loop_lag(lambda: loop_lag.worst_s)
     page = Page(default_tenant=deps.default_tenant, max_body_bytes=limits.max_body_bytes)
     operations = _about_tenants(deps, rooms, gate)
     if deps.keys is None:  # it sends no key: it is for this machine's own user
@@ -48,6 +51,7 @@ def create_app(deps: Deps) -> Starlette:
         registry=deps.registry,
         gate=gate,
         document=lambda: document(operations, has_keys=deps.keys is not None),
+        loop_lag=loop_lag,
     ).operations()
     assets = page.assets() if deps.keys is None else []
     who = Middleware(LoopbackGuard)
@@ -56,13 +60,13 @@ def create_app(deps: Deps) -> Starlette:
     app = Starlette(
         routes=[operation.route(gate) for operation in (*operations, *assets)],
         middleware=[
-            Middleware(RequestContext, metrics=QueryMetrics(deps.registry), clock=deps.clock),
+            Middleware(RequestContext, metrics=metrics, clock=deps.clock),
             who,
             Middleware(Deadline, deadline_s=limits.deadline_s),
             Middleware(BodyLimit, max_bytes=limits.max_body_bytes),
         ],
         exception_handlers=HANDLERS,
-        lifespan=_lifespan(deps, rooms),
+        lifespan=_lifespan(deps, rooms, loop_lag),
     )
     app.router.redirect_slashes = False  # a redirect is an answer without the error body
     return app
@@ -109,14 +113,15 @@ def _about_tenants(deps: Deps, rooms: Rooms, gate: Gate) -> list[Operation]:
     ]
 
 
-def _lifespan(deps: Deps, rooms: Rooms) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def _lifespan(deps: Deps, rooms: Rooms, loop_lag: LoopLag) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         deps.embedder.start()
         if deps.keys is not None:
             deps.keys.start()
         try:
-            yield
+            async with loop_lag.watching():
+                yield
         finally:
             deps.embedder.close()
             if deps.keys is not None:

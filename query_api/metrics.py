@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,14 @@ class QueryMetrics:
             "lookalike_query_seconds", "Time per request, by kind", ["kind"], buckets=_SECONDS, registry=registry
         )
         self._total = Counter("lookalike_query", "Requests by kind and status", ["kind", "status"], registry=registry)
+
+        self._lag = Gauge(
+            "lookalike_query_loop_lag_seconds", "Latest wake-up of the event loop within a minute", registry=registry
+        )
+
+    def tell_loop_lag(self, worst_s: Callable[[], float]) -> None:
+        """Ask for it when it is scraped."""
+        self._lag.set_function(worst_s)
 
     def observe(self, kind: str, *, status: int, took_s: float) -> None:
         """One request came to its end."""

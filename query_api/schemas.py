@@ -203,7 +203,13 @@ SCHEMAS: Json = {
         },
         examples=[{"tenant_id": "acme", "image_id": "cat-1", "version": _AT, "search": "gone", **ABOUT_EXAMPLE}],
     ),
-    "Health": _object({"status": {"type": "string"}}, examples=[{"status": "ok"}]),
+    "Health": _object(
+        {
+            "status": {"type": "string"},
+            "loop_lag_ms": {"type": "number", "description": "the event loop's latest wake-up within a minute"},
+        },
+        examples=[{"status": "ok", "loop_lag_ms": 1.2}],
+    ),
     "Readiness": _object(
         {
             "status": {"enum": ["ready", "not_ready"]},

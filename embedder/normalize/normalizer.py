@@ -88,6 +88,12 @@ class Normalizer:
         self._lock = threading.Lock()
         self._in_flight = 0
         self._crashed: BaseException | None = None
+        self._polled_at = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the poll thread last polled: what its health is measured by."""
+        return time.monotonic() - self._polled_at
 
     def run(self) -> int:
         """Work until asked to stop, then drain. Returns how many notifications stayed unfinished (they come again).
@@ -117,6 +123,7 @@ class Normalizer:
             for delivery in self._source.poll(room):
                 self._admit(delivery)
             self._metrics.in_flight.set(self._in_flight)
+            self._polled_at = time.monotonic()
             if room == 0:
                 self._stop.wait(0.005)  # no room: the poll above did not wait for a record
 

@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,8 +21,15 @@ from streams.errors import ConfigError, EventError
 from streams.event import Location
 
 if TYPE_CHECKING:
+    from embedder.normalize.metrics import NormalizeMetrics
+    from embedder.normalize.normalizer import Normalizer, NormalizerOptions
     from embedder.objects.grants import Grants
+    from streams.checks import Checks
     from streams.notifications.keys import KeyTemplate
+
+
+MAX_SILENT_S = 60.0
+"""A poll thread that has not polled for so long hangs: its liveness probe says so."""
 
 
 @click.command("normalize")
@@ -49,7 +56,7 @@ def command(ctx: click.Context, data: Path | None) -> None:
 def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     """Connect everything, work, drain; returns the exit code."""
     from embedder.normalize.metrics import NormalizeMetrics
-    from embedder.normalize.normalizer import Normalizer, NormalizerOptions
+    from embedder.normalize.normalizer import Normalizer
     from embedder.normalize.scope import Scope
     from embedder.objects.grants import Grants
     from streams.checks import Checks
@@ -58,7 +65,7 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     from streams.notifications.source import notification_source
     from streams.producer import KafkaProducer
     from streams.reach import Broker
-    from streams.status_server import StatusServer, process_registry
+    from streams.status_server import process_registry
     from streams.topics import check
 
     given, names, kafka = settings.normalize, settings.kafka.topic_names(), addresses.kafka(settings)
@@ -74,10 +81,6 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
     bucket = settings.objects.buckets[0]
     checks = Checks({"broker": Broker(kafka).check, "objects": lambda: objects.check(bucket)})
     with ExitStack() as stack:
-        if given.metrics_port is not None:
-            stack.enter_context(
-                StatusServer(given.metrics_host, given.metrics_port, registry=metrics.registry, ready=checks.ask)
-            )
         producer = stack.enter_context(closing(KafkaProducer(kafka)))
         normalizer = Normalizer(
             source=notification_source(kafka, names=names, group_id=given.group_id, protocol=protocol),
@@ -86,18 +89,42 @@ def run(settings: Settings, addresses: Addresses, stop: threading.Event) -> int:
             scope=Scope(settings.objects.buckets, grants, template, given.skip_prefixes),
             names=names,
             metrics=metrics,
-            options=NormalizerOptions(
-                worker_id=given.id or f"{socket.gethostname()}-{os.getpid()}",
-                max_in_flight=given.max_in_flight,
-                head_threads=given.head_threads,
-                look_again_s=given.look_again_s,
-                retry_window_s=given.retry_window_s,
-                drain_s=given.drain_s,
-            ),
+            options=_options(settings),
             stop=stop,
         )
+        _serve_probes(settings, normalizer, metrics, checks, stack)
         normalizer.run()
     return 0
+
+
+def _options(settings: Settings) -> NormalizerOptions:
+    from embedder.normalize.normalizer import NormalizerOptions
+
+    given = settings.normalize
+    return NormalizerOptions(
+        worker_id=given.id or f"{socket.gethostname()}-{os.getpid()}",
+        max_in_flight=given.max_in_flight,
+        head_threads=given.head_threads,
+        look_again_s=given.look_again_s,
+        retry_window_s=given.retry_window_s,
+        drain_s=given.drain_s,
+    )
+
+
+def _serve_probes(
+    settings: Settings, normalizer: Normalizer, metrics: NormalizeMetrics, checks: Checks, stack: ExitStack
+) -> None:
+    """`/metrics`, `/healthz` (the poll thread moves) and `/readyz` (broker and store answer), where a port is set."""
+    from streams.status_server import StatusServer
+
+    port, host = settings.normalize.metrics_port, settings.normalize.metrics_host
+    if port is None:
+        return
+
+    def health() -> tuple[bool, dict[str, Any]]:
+        return normalizer.silent_s < MAX_SILENT_S, {"poll_gap_s": round(normalizer.silent_s, 3)}
+
+    stack.enter_context(StatusServer(host, port, registry=metrics.registry, health=health, ready=checks.ask))
 
 
 def _check_template(template: KeyTemplate, grants: Grants, bucket: str) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from query_api.answers import JsonResponse
 from query_api.keys import Scope
+from query_api.loop_lag import LoopLag
 from query_api.middleware.access import Gate
 from query_api.openapi import answers, ref
 from query_api.operation import Operation
@@ -28,11 +29,13 @@ class System:
         registry: CollectorRegistry,
         gate: Gate,
         document: Callable[[], dict[str, Any]],
+        loop_lag: LoopLag,
     ) -> None:
         self._readiness = readiness
         self._gate = gate
         self._registry = registry
         self._document = document
+        self._loop_lag = loop_lag
 
     def operations(self) -> list[Operation]:
         return [
@@ -43,7 +46,7 @@ class System:
         ]
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - the signature is Starlette's
-        return JsonResponse({"status": "ok"})
+        return JsonResponse({"status": "ok", "loop_lag_ms": round(self._loop_lag.worst_s * 1e3, 1)})
 
     async def ready(self, request: Request) -> Response:
         is_ready, dependencies = await self._readiness.ask()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -9,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from query_api.app import create_app
+from query_api.loop_lag import KEPT, LOOK_EVERY_S, LoopLag
 from streams.errors import DependencyError
 from tests.api_rig import TENANT, filled, get
 
@@ -81,11 +84,39 @@ def test_the_embedder_lives_as_long_as_the_app() -> None:
     """The lifespan starts it and closes it."""
     rig = filled(1, 1)
     app = rig.app()
-    assert get(app, "/healthz").json() == {"status": "ok"}
+    assert get(app, "/healthz").json()["status"] == "ok"
     assert rig.embedder.running is False
     rig.embedder.close = lambda: None  # type: ignore[method-assign]
     get(app, "/healthz")
     assert rig.embedder.running is True
+
+
+def test_a_loop_that_is_held_shows_in_health_and_metrics() -> None:
+    """How late the loop was woken, at worst, is told; a loop that nothing holds is woken in time."""
+    clock = [100.0]
+    lag = LoopLag(lambda: clock[0])
+    assert lag.worst_s == 0.0
+    lag.woken(due=99.75)
+    lag.woken(due=100.5)
+    assert lag.worst_s == 0.25
+    for _ in range(KEPT):
+        lag.woken(due=100.0)
+    assert lag.worst_s == 0.0, "a minute later it is forgotten"
+
+
+def test_the_watch_notices_a_callback_that_blocks() -> None:
+    """The real loop, held by a callback for longer than a look takes."""
+    lag = LoopLag()
+
+    async def held() -> None:
+        async with lag.watching():
+            await asyncio.sleep(0)  # the watch waits now
+            time.sleep(2 * LOOK_EVERY_S)  # what is to be noticed
+            while lag.worst_s == 0.0:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(held(), 30))
+    assert lag.worst_s > 0.5 * LOOK_EVERY_S
 
 
 def test_the_page_escapes_the_tenant_and_allows_no_inline_script() -> None:
