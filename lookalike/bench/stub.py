@@ -69,15 +69,19 @@ class StubRun:
     outcomes: list[Outcome]
     rss_start_mb: float
     rss_end_mb: float
+    poll_gaps_over_100_ms: int
 
 
-def run_stub(bootstrap: str, *, n_events: int, prefix: str) -> StubRun:
-    """Publish `n_events`, then start a worker on them; outcomes are read when all are finished."""
+def run_stub(bootstrap: str, *, n_events: int, n_images: int, prefix: str) -> StubRun:
+    """Publish `n_events` about `n_images`, then start a worker on them; outcomes are read when all are finished.
+
+    The index lies in this process: with as many images as events, memory grows by their vectors (5 KB each).
+    """
     client: dict[str, str | int] = {"bootstrap.servers": bootstrap, "log_level": 0}
     names = TopicNames(prefix)
     create(client, specs(names, partitions=PARTITIONS))
     objects = MemoryObjects()
-    events = _publish(client, names, objects, n_events)
+    events = _publish(client, names, objects, n_events, n_images)
     spec = CollectionSpec("free", "stub-v1", DIM)
     metrics = WorkerMetrics(CollectorRegistry())
     collect_rarely()  # as `lookalike worker` does
@@ -93,10 +97,21 @@ def run_stub(bootstrap: str, *, n_events: int, prefix: str) -> StubRun:
         spent = less(thread_cpu_s(os.getpid(), main="bench"), threads)
         rss_end_mb = rss_mb(os.getpid())
         outcomes = list(follower.wait(events).values())
-    return StubRun(n_events, seconds, cpu_s, spent, outcomes, rss_start_mb, rss_end_mb)
+    return StubRun(n_events, seconds, cpu_s, spent, outcomes, rss_start_mb, rss_end_mb, _gaps_over(metrics, "0.1"))
 
 
-def _publish(client: dict[str, str | int], names: TopicNames, objects: MemoryObjects, n_events: int) -> list[str]:
+def _gaps_over(metrics: WorkerMetrics, bound_s: str) -> int:
+    """How many times between two polls were longer than a bucket's bound."""
+    below = metrics.registry.get_sample_value("lookalike_poll_gap_seconds_bucket", {"le": bound_s})
+    polls = metrics.registry.get_sample_value("lookalike_poll_gap_seconds_count")
+    assert below is not None
+    assert polls is not None
+    return round(polls - below)
+
+
+def _publish(
+    client: dict[str, str | int], names: TopicNames, objects: MemoryObjects, n_events: int, n_images: int
+) -> list[str]:
     """The ids of the events that the log has."""
     failed: list[object] = []
     ids: list[str] = []
@@ -105,7 +120,7 @@ def _publish(client: dict[str, str | int], names: TopicNames, objects: MemoryObj
             tenant = f"t{n % N_TENANTS}"
             key = f"{tenant}/{n % 1000}.jpg"
             objects.put(BUCKET, key, b"%d" % (n % 1000))
-            event = created(tenant, f"i{n}", Location(BUCKET, key))
+            event = created(tenant, f"i{n % n_images}", Location(BUCKET, key))
             ids.append(event.event_id)
             record_key, value, headers = encode(event)
             producer.send(

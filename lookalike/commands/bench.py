@@ -70,6 +70,7 @@ def embed(pictures: int, timed: int, rounds: int, as_json: bool) -> None:
     help="stub: everything free but the worker; real: photographs, network, index process.",
 )
 @click.option("--events", type=click.IntRange(1), default=None, help="Events (stub) or pictures a round (real).")
+@click.option("--images", type=click.IntRange(1), default=None, help="The events are about so many (stub); one each.")
 @click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Worker processes (stub).")
 @click.option("--cost-ms", type=float, default=20.0, show_default=True, help="CPU of a picture, with --workers 2 on.")
 @click.option("--load", is_flag=True, help="Freshness at 50 and 80 % of the rate found, too (stub).")
@@ -77,7 +78,15 @@ def embed(pictures: int, timed: int, rounds: int, as_json: bool) -> None:
 @click.option("--idle", type=click.IntRange(1), default=100, show_default=True, help="Single events when idle (real).")
 @json_option
 def pipeline(
-    embedder: str, events: int | None, workers: int, cost_ms: float, load: bool, rounds: int, idle: int, as_json: bool
+    embedder: str,
+    events: int | None,
+    images: int | None,
+    workers: int,
+    cost_ms: float,
+    load: bool,
+    rounds: int,
+    idle: int,
+    as_json: bool,
 ) -> None:
     """Events per second, CPU per stage, freshness, memory; with `real` the ratio to a bare loop.
 
@@ -91,7 +100,7 @@ def pipeline(
         if embedder == "stub" and workers > 1:
             figures = _scale(bootstrap, folder, n_workers=workers, n_events=events or 600, cost_s=cost_ms / 1e3)
         elif embedder == "stub":
-            figures = _stub(bootstrap, n_events=events or 40_000)
+            figures = _stub(bootstrap, n_events=events or 40_000, n_images=images)
             if load:
                 figures |= _load(bootstrap, rate=figures["events_per_s"])
         else:
@@ -200,11 +209,11 @@ def _scale(bootstrap: str, folder: Path, *, n_workers: int, n_events: int, cost_
     }
 
 
-def _stub(bootstrap: str, *, n_events: int) -> dict[str, Any]:
+def _stub(bootstrap: str, *, n_events: int, n_images: int | None) -> dict[str, Any]:
     from lookalike.bench.real import span_s
     from lookalike.bench.stub import run_stub
 
-    run = run_stub(bootstrap, n_events=n_events, prefix=_prefix())
+    run = run_stub(bootstrap, n_events=n_events, n_images=n_images or n_events, prefix=_prefix())
     freshness_s = [one.freshness_s for one in run.outcomes if one.freshness_s is not None]
     figures = _figures(run.outcomes, run.thread_cpu_s, freshness_s=freshness_s)
     return {
@@ -213,6 +222,7 @@ def _stub(bootstrap: str, *, n_events: int) -> dict[str, Any]:
         "cpu_us_per_event": round(run.cpu_s / n_events * 1e6, 1),
         "rss_start_mb": round(run.rss_start_mb, 1),
         "rss_end_mb": round(run.rss_end_mb, 1),
+        "poll_gaps_over_100_ms": run.poll_gaps_over_100_ms,
     }
 
 
