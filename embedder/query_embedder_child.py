@@ -139,7 +139,8 @@ def thumbnail_size(width_px: int, height_px: int) -> tuple[int, int]:
 def _encode(pixels: Pixels, width_px: int, height_px: int) -> bytes:
     from PIL import Image  # noqa: PLC0415 - only encodes: these pixels came out of the decoder's sandbox
 
-    image = Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.LANCZOS)
+    bytes_ = np.rint(np.clip(pixels.astype(np.float32), 0, 255)).astype(np.uint8)
+    image = Image.fromarray(bytes_).resize((width_px, height_px), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=82, optimize=True)
     return out.getvalue()

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 WAITING_BATCHES = 16
-"""Of decoded pictures before the network: 10 MB at 4 a batch. Their queue is fair as well, so a tenant's
+"""Of decoded pictures before the network: 5 MB at one picture a batch. Their queue is fair as well, so a tenant's
 picture waits for the batch that is being embedded and for none of those that were decoded before it."""
 
 

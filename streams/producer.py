@@ -96,6 +96,7 @@ class KafkaProducer:
 
     def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers, on_ack: OnAck) -> None:
         def delivered(error: KafkaError | None, _message: object) -> None:
+            self._acked += 1  # here and not by what `poll` returns: that counts errors too, of which an outage has many
             on_ack(None if error is None else _translated(topic, error))
 
         while True:
@@ -137,8 +138,7 @@ class KafkaProducer:
     def _serve(self) -> None:
         name_this_thread("acks")
         while not self._closing.is_set():
-            if acked := self._client.poll(0.1):
-                self._acked += acked
+            if self._client.poll(0.1):
                 with self._moved:
                     self._moved.notify_all()
 

@@ -74,7 +74,7 @@ class HashQueryEmbedder:
 
     def embed(self, data: bytes) -> Vector:
         self._fail()
-        pixels = np.asarray(self._open(data).convert("RGB").resize((32, 32)), np.uint8)
+        pixels = np.asarray(self._open(data).convert("RGB").resize((32, 32)), np.float16)
         vector: Vector = self._engine.embed(pixels[np.newaxis])[0]
         return vector
 

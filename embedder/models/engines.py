@@ -67,11 +67,12 @@ def _cuda(model: Model, weights: Weights, _cache: ModelCache) -> Engine:
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "torch": EngineKind(_torch, ("torch",), 4),
-    "openvino": EngineKind(_openvino, ("openvino",), 4),
-    "openvino-fp32": EngineKind(_openvino_fp32, ("openvino",), 4),
+    "torch": EngineKind(_torch, ("torch",), 1),
+    "openvino": EngineKind(_openvino, ("openvino",), 2),
+    "openvino-fp32": EngineKind(_openvino_fp32, ("openvino",), 1),
     "torch-cuda": EngineKind(_cuda, ("torch",), 64, needs=Path("/dev/nvidiactl")),
 }
+"""Pictures a call: on a CPU more are no quicker, because their maps leave the cache (docs/performance.md)."""
 
 
 def open_engine(

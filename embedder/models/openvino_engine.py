@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: the same network, exported once, in bfloat16 where the processor has it.
 
-The export holds the normalisation too, so bytes go in. It is kept by model, weights and OpenVINO's version;
-with it a worker needs no torch.
+The export holds the normalisation too, so pixels go in as they are. It is kept by model, weights and
+OpenVINO's version; with it a worker needs no torch.
 
 In bfloat16 the first layers stay in float32: they see the picture's fine detail as small differences of large
 values, which 8 bits of mantissa round away. With them in bfloat16 the cosine to the reference fell to .993 on
@@ -29,6 +29,8 @@ from streams.errors import ConfigError
 
 BATCHES = (4, 2, 1)
 """A program for each: one for all sizes is a tenth slower (docs/performance.md)."""
+INPUT = "f16"
+"""Of the export: another one is exported anew."""
 FP32_DOWN_TO = 4
 """Layers whose maps have at least a quarter of the picture's side stay in float32."""
 
@@ -162,7 +164,7 @@ def _key(tensor: Any) -> tuple[str, int]:
 
 def _exported(core: Any, model: Model, weights: Weights, cache: ModelCache) -> Any:
     """The network as OpenVINO's, from the cache or made anew."""
-    name = f"openvino/{model.info.model_id}-{weights.sha256[:16]}-{version('openvino')}"
+    name = f"openvino/{model.info.model_id}-{weights.sha256[:16]}-{version('openvino')}-{INPUT}"
     kept = cache.folder / name / "network.xml"
     if kept.exists():
         try:
@@ -203,7 +205,7 @@ def _export(model: Model, weights: Weights) -> Any:
             model.load(weights), example_input=example, input=[-1, 3, info.input_px, info.input_px]
         )
     steps = PrePostProcessor(made)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().tensor().set_element_type(openvino.Type.f16).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean([255 * one for one in info.mean]).scale(
         [255 * one for one in info.std]

@@ -12,8 +12,11 @@ import numpy.typing as npt
 if TYPE_CHECKING:  # torch is loaded only where a network runs
     import torch
 
-Pixels = npt.NDArray[np.uint8]
-"""Network input before normalisation: shape (n, size, size, 3) or (size, size, 3), RGB, uint8."""
+Pixels = npt.NDArray[np.float16]
+"""Network input before normalisation: shape (n, size, size, 3) or (size, size, 3), RGB, float16.
+
+0 to 255, a little beyond beside hard edges. 8 bits would round what the resize found: on smooth pictures the
+network sees that (docs/performance.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Engine(Protocol):
     def info(self) -> ModelInfo: ...
 
     def embed(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """(n, size, size, 3) uint8 RGB → (n, dim) float32, each row L2-normalised. Blocks.
+        """(n, size, size, 3) float16 RGB → (n, dim) float32, each row L2-normalised. Blocks.
 
         A row that is not finite or all zero comes out as it is: the caller refuses it (`vector_invalid`).
         """

@@ -51,7 +51,7 @@ class DecodeRules:
 
 @dataclass(frozen=True, slots=True)
 class DecodedPicture:
-    """RGB pixels (input_px, input_px, 3), and the upright picture's size before the resize."""
+    """RGB pixels (input_px, input_px, 3) in float16, and the upright picture's size before the resize."""
 
     pixels: Pixels
     width_px: int
@@ -181,7 +181,7 @@ class _Child:
                 raise
 
     def wait_ready(self) -> None:
-        """Until it has loaded Pillow.
+        """Until it has loaded Pillow and numpy.
 
         Raises:
             ChildGoneError: it did not start.
@@ -212,7 +212,7 @@ class _Child:
         answer = self._receive(rules.timeout_s)
         if "reason" in answer:
             return answer, None
-        pixels = np.frombuffer(memory, np.uint8, start).reshape(rules.input_px, rules.input_px, 3)
+        pixels = np.frombuffer(memory, np.float16, start // 2).reshape(rules.input_px, rules.input_px, 3)
         return answer, pixels.copy()
 
     def end(self) -> None:
@@ -251,6 +251,6 @@ class _Child:
 
 
 def _library_folders() -> list[str]:
-    """Where Pillow lies: the child starts without the site packages."""
-    folder = str(Path(PIL.__file__).parent.parent)
-    return [folder, *(path for path in site.getsitepackages() if path != folder)]
+    """Where Pillow, numpy and this package lie: the child starts without the site packages."""
+    folders = (str(Path(PIL.__file__).parent.parent), *site.getsitepackages(), str(_CHILD.parents[2]))
+    return list(dict.fromkeys(folders))

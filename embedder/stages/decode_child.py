@@ -1,6 +1,6 @@
 """Decoding, in a process that may be killed: run as ``python -I -S decode_child.py FD FD SITE…``.
 
-It knows Pillow and nothing of the rest, so it starts in 0.1 s and holds little memory. Pictures and
+It knows Pillow, numpy and :mod:`float_resize`, so it starts in 0.2 s and holds little memory. Pictures and
 pixels travel through one shared memory file (the first descriptor), requests and answers through a
 socket (the second). It ends when the socket closes. :func:`decode_picture` is the whole of every
 preprocessing in `PREPROCESSING_IDS`: what it does to a picture is part of every vector's meaning.
@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from PIL import Image
+    import numpy as np
+    import numpy.typing as npt
     from PIL.Image import Image as Picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 """What is opened at all. Pillow would open 43 formats, one of them by running Ghostscript."""
 HEIF = "HEIF"
-PREPROCESSING_IDS = {"full": "full-v1", "scaled": "scaled-v1", "scaled-turbo": "scaled-turbo-v1"}
+PREPROCESSING_IDS = {"full": "full-v2", "scaled": "scaled-v2", "scaled-turbo": "scaled-turbo-v2"}
 """The rules of :func:`decode_picture`, decoder and resize included, by the word in the settings. Other rules
 are another collection: change the id with them."""
 PREPROCESSINGS = tuple(PREPROCESSING_IDS)
@@ -43,6 +44,10 @@ REQUEST = struct.Struct("<QIIQIIQ")
 MEMORY_BYTES = 512 * 1024 * 1024
 """Address space on top of what Python and Pillow need: a bomb ends in MemoryError within 0.3 s."""
 MAX_ANSWER_BYTES = 4096
+_SIDEWAYS = (5, 6, 7, 8)
+"""Orientations whose rows are the upright picture's columns."""
+_MIRRORS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+"""Steps through rows and columns, after rows and columns changed places where they do."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -67,21 +72,22 @@ def decode_picture(
     max_pixels: int = 50_000_000,
     min_side_px: int = 8,
     preprocessing: str = "full",
-) -> tuple[Picture, int, int, str]:
-    """The picture as the network wants it (RGB, `input_px` square), with its upright size and its format.
+) -> tuple[npt.NDArray[np.float16], int, int, str]:
+    """The picture as the network wants it, with its upright size and its format.
 
-    In order: upright by its EXIF orientation; the first frame; colours to RGB, transparency onto white;
-    one resize of the whole picture, whose aspect is not kept. The scaled preprocessings differ from
-    `full` in JPEG files only.
+    In order: the first frame; colours to RGB, transparency onto white; one resize of the whole picture in
+    float32, whose aspect is not kept; upright by its EXIF orientation. What comes out is (`input_px`,
+    `input_px`, 3), 0 to 255. The scaled preprocessings differ from `full` in JPEG files only.
 
     Raises:
         RefusedError: it cannot be had; `reason` tells why.
     """
     from PIL import Image, UnidentifiedImageError
 
+    from embedder.stages.float_resize import resize
+
     if not data:
         raise RefusedError("image_empty", "the object has no bytes")
-    filter_ = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, softer limit; ours follows
@@ -89,16 +95,13 @@ def decode_picture(
         kind = picture.format or "?"
         _check_size(picture.size, max_pixels, min_side_px)
         width_px, height_px = picture.size
-        box = _draft(picture, input_px, preprocessing)
+        extent = _draft(picture, input_px, preprocessing)
         picture.load()
-        turns = _turns(picture)
-        if box is not None:  # turned after the resize: the box is of the picture as it lies
-            small = _turned(_rgb(picture).resize((input_px, input_px), filter_, box=box), turns)
-        else:
-            picture = _turned(picture, turns)  # one name for all: there is memory for two such pictures, not for three
-            picture = _rgb(picture)
-            small = picture.resize((input_px, input_px), filter_)
+        orientation = _orientation(picture)
+        picture = _rgb(picture)  # one name for all: there is memory for two such pictures, not for three
+        if extent is None:
             width_px, height_px = picture.size  # HEIF is turned by its library
+        small = _upright(resize(picture, input_px, bicubic=bicubic, extent=extent), orientation)
     except RefusedError:
         raise
     except UnidentifiedImageError as exc:
@@ -107,15 +110,15 @@ def decode_picture(
         raise RefusedError("image_too_large", f"it does not fit into memory: {exc}"[:300]) from exc
     except DAMAGED as exc:
         raise RefusedError("image_unreadable", f"{type(exc).__name__}: {exc}"[:300]) from exc
-    if box is not None and _swaps_sides(turns):
+    if orientation in _SIDEWAYS:
         width_px, height_px = height_px, width_px
     return small, width_px, height_px, kind
 
 
-def _draft(picture: Picture, input_px: int, preprocessing: str) -> tuple[float, float, float, float] | None:
-    """Let libjpeg leave out what a smaller picture does not need; the whole picture's box at that scale.
+def _draft(picture: Picture, input_px: int, preprocessing: str) -> tuple[float, float] | None:
+    """Let libjpeg leave out what a smaller picture does not need; the whole picture's sides at that scale.
 
-    The decoder rounds its sides up, so the box ends inside of the last pixel: without it every vector
+    The decoder rounds its sides up, so the picture ends inside of the last pixel: without it every vector
     moves by up to a pixel of the scaled picture (four times the error, docs/performance.md).
     None where nothing is scaled: other formats, small pictures, `full`.
     """
@@ -130,7 +133,7 @@ def _draft(picture: Picture, input_px: int, preprocessing: str) -> tuple[float, 
         return None
     if preprocessing == "scaled-turbo":  # libjpeg's quick inverse transform, and colour not interpolated
         picture.decoderconfig = (scale, 1)
-    return (0.0, 0.0, width_px / scale, height_px / scale)
+    return (width_px / scale, height_px / scale)
 
 
 def _formats() -> tuple[str, ...]:
@@ -161,42 +164,21 @@ def _unidentified(data: bytes) -> tuple[str, str]:
     return "image_unsupported", "not a picture in a format that is read here"
 
 
-def _turns(image: Picture) -> tuple[Image.Transpose, ...]:
-    """What its EXIF orientation asks for; a malformed EXIF turns nothing."""
-    from PIL import Image
-
-    turns = {
-        2: (Image.Transpose.FLIP_LEFT_RIGHT,),
-        3: (Image.Transpose.ROTATE_180,),
-        4: (Image.Transpose.FLIP_TOP_BOTTOM,),
-        5: (Image.Transpose.TRANSPOSE,),
-        6: (Image.Transpose.ROTATE_270,),
-        7: (Image.Transpose.TRANSVERSE,),
-        8: (Image.Transpose.ROTATE_90,),
-    }
+def _orientation(image: Picture) -> int:
+    """What its EXIF says of how it lies, 1 to 8; a malformed EXIF turns nothing."""
     try:
         orientation = image.getexif().get(0x0112)
     except DAMAGED:  # whatever is wrong with the EXIF, the picture is there
-        return ()
-    return turns.get(orientation, ()) if isinstance(orientation, int) else ()
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
-def _turned(image: Picture, turns: tuple[Image.Transpose, ...]) -> Picture:
-    for turn in turns:
-        image = image.transpose(turn)
-    return image
-
-
-def _swaps_sides(turns: tuple[Image.Transpose, ...]) -> bool:
-    from PIL import Image
-
-    sideways = (
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_90,
-    )
-    return any(turn in sideways for turn in turns)
+def _upright(pixels: npt.NDArray[np.float16], orientation: int) -> npt.NDArray[np.float16]:
+    """A square turned and mirrored as EXIF's orientation asks for; one of no known number stays."""
+    if orientation in _SIDEWAYS:
+        pixels = pixels.transpose(1, 0, 2)
+    rows, columns = _MIRRORS.get(orientation, (1, 1))
+    return pixels[::rows, ::columns]
 
 
 def _rgb(image: Picture) -> Picture:
@@ -288,7 +270,7 @@ def _answer(
 ) -> bytes:
     start = output_bytes(input_px)
     try:
-        picture, width_px, height_px, kind = decode_picture(
+        pixels, width_px, height_px, kind = decode_picture(
             memory[start : start + length],
             input_px=input_px,
             bicubic=bicubic,
@@ -296,7 +278,7 @@ def _answer(
             min_side_px=min_side_px,
             preprocessing=preprocessing,
         )
-        memory[:start] = picture.tobytes()
+        memory[:start] = pixels.tobytes()
     except RefusedError as exc:
         return json.dumps({"reason": exc.reason, "message": exc.message}).encode()[:MAX_ANSWER_BYTES]
     except MemoryError:
@@ -305,13 +287,15 @@ def _answer(
 
 
 def output_bytes(input_px: int) -> int:
-    """Bytes of the pixels, which lie at the beginning of the memory file; the picture lies behind them."""
-    return input_px * input_px * 3
+    """Bytes of the pixels (float16), which lie at the beginning of the memory file; the picture lies behind them."""
+    return input_px * input_px * 3 * 2
 
 
 def _load_plugins() -> None:
     """Open each format once while there is memory: a plugin imported under the limit could fail half-way."""
     from PIL import Image
+
+    from embedder.stages import float_resize  # noqa: F401 - with numpy
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
     Image.init()

@@ -37,7 +37,7 @@ class Embed:
         fail: Callable[[Work, Exception, str], None],
         on_batch: Callable[[int], None],
     ) -> None:
-        """`max_batch` up to 4 on a CPU: larger ones are slower there (measured, docs/performance.md)."""
+        """`max_batch` is one or two on a CPU: larger ones are slower there (measured, docs/performance.md)."""
         self._queue = queue
         self._engine = engine
         self._write = write

@@ -35,4 +35,4 @@ class HashDecoder:
         n_bytes = side * side * 3
         seed = hashlib.sha256(data).digest()
         pixels = np.frombuffer(seed * -(-n_bytes // len(seed)), np.uint8, n_bytes).reshape(side, side, 3)
-        return HashPicture(pixels, side, side)
+        return HashPicture(pixels.astype(np.float16), side, side)

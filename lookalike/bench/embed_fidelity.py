@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedder.models.protocol import Pixels
+
 Vectors = npt.NDArray[np.float32]
 K = 10
 
@@ -68,7 +70,7 @@ class Examined:
         normalised: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return normalised
 
-    def embed(self, engine: str, pixels: npt.NDArray[np.uint8]) -> Vectors:
+    def embed(self, engine: str, pixels: Pixels) -> Vectors:
         from embedder.models.cache import ModelCache
         from embedder.models.engines import ENGINES
 
@@ -90,13 +92,13 @@ def compare(
     return {(engine, word): fidelity(examined.embed(engine, decoded[word]), wanted) for engine, word in paths}
 
 
-def decode_all(pictures: Sequence[bytes], preprocessing: str, input_px: int, bicubic: bool) -> npt.NDArray[np.uint8]:
+def decode_all(pictures: Sequence[bytes], preprocessing: str, input_px: int, bicubic: bool) -> Pixels:
     """(n, input_px, input_px, 3); two threads, Pillow works outside of the GIL."""
     from embedder.stages.decode_child import decode_picture
 
-    def one(data: bytes) -> npt.NDArray[np.uint8]:
-        picture, *_ = decode_picture(data, input_px=input_px, bicubic=bicubic, preprocessing=preprocessing)
-        return np.asarray(picture)
+    def one(data: bytes) -> Pixels:
+        pixels, *_ = decode_picture(data, input_px=input_px, bicubic=bicubic, preprocessing=preprocessing)
+        return pixels
 
     with ThreadPoolExecutor(2) as threads:
         return np.stack(list(threads.map(one, pictures)))

@@ -54,7 +54,7 @@ class FreeEngine:
         return ModelInfo("free", DIM, 8, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "Apache-2.0")
 
     def embed(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        rows: npt.NDArray[np.float32] = self._rows[pixels[:, 0, 0, 0]]
+        rows: npt.NDArray[np.float32] = self._rows[pixels[:, 0, 0, 0].astype(np.intp)]
         return rows
 
 

@@ -70,6 +70,8 @@ class LaneConsumer:
         self._longest_us = round(longest_delay_s * 1e6)
         self._paused = False
         self._refused = False
+        self._uncommitted: set[int] = set()
+        """Partitions whose last commit was refused, and that was said."""
         self._wide: set[int] = set()
         self._paused_now: set[int] = set()
         self._left_paused: set[int] = set()
@@ -280,6 +282,7 @@ class LaneConsumer:
             self._owned.pop(number, None)
         self._left_paused |= self._paused_now & going.keys()
         self._paused_now -= going.keys()
+        self._uncommitted -= going.keys()
         self._refused = False
         if self._held is not None:
             self._held.forget(going.keys())
@@ -290,11 +293,14 @@ class LaneConsumer:
         for part in partitions:
             problem = part.error or error
             if problem is not None:
-                log.warning("commit refused", lane=self.lane, partition=part.partition, error=problem.str())
+                if part.partition not in self._uncommitted:  # once, not every second of an outage
+                    log.warning("commit refused", lane=self.lane, partition=part.partition, error=problem.str())
+                self._uncommitted.add(part.partition)
                 # whose these partitions are is known after the next rebalance, or when a commit succeeds
                 self._refused = self._refused or problem.code() in _NO_MEMBER
             elif part.partition in self._owned:
                 self._owned[part.partition].committed(part.offset)
+                self._uncommitted.discard(part.partition)
                 self._refused = False
 
     def _commit_now(self, going: Mapping[int, PartitionOffsets]) -> None:

@@ -46,7 +46,7 @@ def test_a_query_picture_gets_the_workers_vector(embedder: QueryEmbedder) -> Non
     np.testing.assert_array_equal(embedder.embed(data), workers_vector(Vision(VisionOptions(model=MODEL)), data))
     spec = embedder.spec()
     assert spec.model_id == f"{MODEL}.{model(MODEL).find_weights().sha256[:8]}"
-    assert (spec.preprocessing_id, spec.dim) == ("full-v1", 1280)
+    assert (spec.preprocessing_id, spec.dim) == ("full-v2", 1280)
 
 
 @pytest.mark.parametrize(("engine", "preprocessing"), [("openvino-fp32", "scaled"), ("torch", "scaled-turbo")])
@@ -57,7 +57,7 @@ def test_engine_and_preprocessing_are_the_workers_too(tmp_path: Path, engine: st
     wanted = workers_vector(Vision(options), data)
     with closing(QueryEmbedder(QueryEmbedderOptions(vision=options, deadline_s=120.0))) as embedder:
         np.testing.assert_array_equal(embedder.embed(data), wanted)
-        assert embedder.spec().preprocessing_id == f"{preprocessing}-v1"
+        assert embedder.spec().preprocessing_id == f"{preprocessing}-v2"
     full = workers_vector(Vision(VisionOptions(model=MODEL, cache=tmp_path)), data)
     assert 0.95 < float(full @ wanted) < 0.999999
 

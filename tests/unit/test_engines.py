@@ -20,7 +20,7 @@ from embedder.models.engines import ENGINES, EngineKind, kept_quickest, open_eng
 from embedder.models.gate import LEAST_COSINE, LEAST_COSINE_FP32, Verdict, examine, gate_pictures
 from embedder.models.protocol import Engine, Model, ModelInfo, Pixels, Weights
 from embedder.models.registry import MODELS, model
-from embedder.models.torch_engine import TorchEngine
+from embedder.models.torch_engine import TorchEngine, frozen
 from embedder.models.torch_folding import fold_batch_norms
 from streams.errors import ConfigError
 
@@ -77,7 +77,7 @@ def test_the_default_engine_passes_with_batch_norm_folded(lite0: Model, weights:
     assert opened.verdict.passed
     assert opened.verdict.cosine_min > 0.99999
     assert opened.engine.name == opened.verdict.engine == "torch-cpu-fp32"
-    assert opened.max_batch == 4
+    assert opened.max_batch == 1
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -102,6 +102,20 @@ def test_a_network_that_cannot_be_traced_stays_as_it_is() -> None:
 
     network = Branching()
     assert fold_batch_norms(network) is network
+    assert frozen(network, 8) is network, "a trace would take one of its two ways for ever"
+
+
+def test_the_network_runs_without_python_between_its_layers(
+    lite0: Model, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen trace where torch has its tracer, the network as it is where not; the vectors are the same."""
+    pixels = gate_pictures(lite0.info.input_px)[:3]
+    traced = TorchEngine(lite0, weights)
+    assert isinstance(traced._network, torch.jit.ScriptModule)
+    monkeypatch.delattr(torch.jit, "trace")
+    plain = TorchEngine(lite0, weights)
+    assert isinstance(plain._network, torch.fx.GraphModule)
+    np.testing.assert_allclose(traced.embed(pixels), plain.embed(pixels), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +343,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_halved() -> None:
         return pixels.reshape(len(pixels), -1)[:, :1].astype(np.float32)
 
     halving = Halving(run, max_batch=64, free=lambda: freed.append(1))
-    pixels = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    pixels = np.arange(100, dtype=np.float16).reshape(100, 1, 1, 1)
     np.testing.assert_array_equal(halving(pixels)[:, 0], np.arange(100))
     assert tried[:4] == [64, 32, 16, 8]
     assert halving.max_batch == 8
@@ -346,7 +360,7 @@ def test_one_picture_that_does_not_fit_is_an_error() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Halving(run, max_batch=4)(np.zeros((3, 1, 1, 1), np.uint8))
+        Halving(run, max_batch=4)(np.zeros((3, 1, 1, 1), np.float16))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -18,16 +18,16 @@ from embedder.models.efficientnet_b0 import FILE_NAME
 from embedder.models.protocol import Model, ModelInfo, Weights
 from embedder.models.registry import MODELS, model
 from embedder.models.torch_engine import TorchEngine
-from embedder.models.weights import weights_at
+from embedder.models.weights import load_into, weights_at
 from lookalike.local.processes import free_ports
 from streams.errors import ConfigError
 from tests.pictures import photo
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.float16]
 
 
 def _pixels(*pictures: Image.Image) -> Pixels:
-    return np.stack([np.asarray(picture) for picture in pictures])
+    return np.stack([np.asarray(picture, np.float16) for picture in pictures])
 
 
 def _square(seed: int) -> Image.Image:
@@ -119,7 +119,7 @@ class _Seen:
 )
 def test_pixels_enter_the_network_as_it_was_trained(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """lite0: (v - 127) / 128, by its package's README; b0: torchvision's ImageNet statistics. Planes R, G, B."""
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3)).astype(np.float16)
     seen = _Seen(model(name))
     entered = TorchEngine(seen, seen.find_weights()).embed(pixels)
     wanted = ((pixels.astype(np.float64) - mean) / std).transpose(0, 3, 1, 2).reshape(1, -1)
@@ -279,3 +279,27 @@ def test_a_model_carries_its_own_name(name: str) -> None:
     assert info.model_id == name
     assert info.resample in ("bilinear", "bicubic")
     assert (info.dim, info.input_px) == (1280, 224)
+
+
+def test_the_page_shows_a_model_that_works(tmp_path: Path) -> None:
+    """The example of docs/models.md as it stands there, with random weights: found, loaded, embedded."""
+    from torchvision.models import resnet18
+
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {
+        "ModelInfo": ModelInfo,
+        "Path": Path,
+        "Weights": Weights,
+        "load_into": load_into,
+        "torch": torch,
+        "weights_at": weights_at,
+    }
+    exec(compile(example, "docs/models.md", "exec", dont_inherit=False), names)
+    torch.manual_seed(1)
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    made: Model = names["ResNet18"]()
+    vectors = TorchEngine(made, made.find_weights(tmp_path / "resnet18.pth")).embed(_pixels(_square(1), _square(2)))
+    assert vectors.shape == (2, made.info.dim)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert float(vectors[0] @ vectors[1]) < 0.9999

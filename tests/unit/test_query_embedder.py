@@ -241,7 +241,7 @@ def test_closing_ends_the_child_and_every_later_call(build: Build) -> None:
 def test_a_thumbnail_has_the_pictures_own_shape(size: tuple[int, int], small: tuple[int, int]) -> None:
     """At most 256 pixels, never larger than the picture, never without a pixel."""
     assert thumbnail_size(*size) == small
-    square = np.full((256, 256, 3), 90, np.uint8)
+    square = np.full((256, 256, 3), 90, np.float16)
     image = Image.open(io.BytesIO(jpeg_of(HashPicture(square, *size))))
     assert image.size == small
     assert image.format == "JPEG"

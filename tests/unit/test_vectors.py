@@ -77,7 +77,7 @@ def test_unusable_rows_stay_and_spoil_no_other() -> None:
     np.testing.assert_array_equal(scaled[1:], rows[1:])
 
 
-def _pixels(*seeds: int, side_px: int = 32) -> npt.NDArray[np.uint8]:
+def _pixels(*seeds: int, side_px: int = 32) -> npt.NDArray[np.float16]:
     return np.stack([np.asarray(photo(side_px, side_px, seed=seed)) for seed in seeds])
 
 
@@ -85,7 +85,7 @@ def test_the_hash_engine_tells_pictures_apart() -> None:
     """Equal pictures have equal vectors, a brightened one is near, another one is farther away."""
     engine = HashEngine(dim=64)
     pixels = _pixels(1, 1, 2)
-    brighter = np.clip(pixels[:1].astype(int) + 12, 0, 255).astype(np.uint8)
+    brighter = np.clip(pixels[:1].astype(int) + 12, 0, 255).astype(np.float16)
     same, again, other, near = engine.embed(np.concatenate([pixels, brighter]))
     np.testing.assert_array_equal(same, again)
     assert float(same @ near) > float(same @ other)
