@@ -17,11 +17,11 @@ from tests.waiting import wait_until
 ENTRY = """
 import sys
 from pathlib import Path
-from embedder.index.service import server
+from embedder.index.service import process, server
 from streams.errors import ConfigError
 server.FLUSH_SHARE = float(sys.argv[4] or server.FLUSH_SHARE)
 try:
-    sys.exit(server.serve_forever(data=Path(sys.argv[1]), engine=sys.argv[2], socket_path=Path(sys.argv[3])))
+    sys.exit(process.serve_forever(data=Path(sys.argv[1]), engine=sys.argv[2], socket_path=Path(sys.argv[3])))
 except ConfigError as exc:
     sys.exit(f"refused: {exc}")
 """

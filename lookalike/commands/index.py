@@ -57,7 +57,7 @@ def serve(ctx: click.Context, data: Path | None, engine: str, socket: Path | Non
     """Own the collections in a folder and answer on a unix socket, until SIGTERM or Ctrl-C."""
     settings = read_settings()
     configure_logging(settings.process.log_level)
-    from embedder.index.service.server import StatusAddress, serve_forever
+    from embedder.index.service.process import StatusAddress, serve_forever
 
     folder = data or settings.process.data / "index"
     at = socket or settings.index.index_socket or folder / "index.sock"

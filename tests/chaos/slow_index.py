@@ -8,43 +8,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from embedder.index.collections import Engine
-from embedder.index.points import Write, Written
-from embedder.index.protocol import CollectionSpec
-from embedder.index.service import server
+from embedder.index.points import Write
+from embedder.index.service import operations, process, server
 
 
 def main(data: Path, engine: str, socket: Path) -> int:
     """Serve as `lookalike index serve` does."""
-    opener = server._opener
+    checked_writes, slow = operations.checked_writes, data / "slow"
 
-    def braked(name: str) -> Callable[[CollectionSpec, Path], Engine]:
-        open_engine = opener(name)
-
-        def open_braked(spec: CollectionSpec, home: Path) -> Engine:
-            return _brake(open_engine(spec, home), data / "slow")
-
-        return open_braked
-
-    server._opener = braked  # type: ignore[assignment]  # the argument has another name
-    return server.serve_forever(data=data, engine=engine, socket_path=socket)
-
-
-def _brake(engine: Engine, slow: Path) -> Engine:
-    write_now = engine.write_now
-
-    def braked(tenant_id: str, writes: Sequence[Write]) -> list[Written]:
+    def braked(engine: Engine, arguments: msgspec.Raw) -> tuple[str, list[Write]]:
         if slow.exists():
             time.sleep(float(slow.read_text()))
-        return write_now(tenant_id, writes)
+        return checked_writes(engine, arguments)
 
-    opened: Any = engine
-    opened.write_now = braked
-    return engine
+    server.checked_writes = braked  # type: ignore[attr-defined]  # the name that the server calls
+    return process.serve_forever(data=data, engine=engine, socket_path=socket)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,22 @@ import asyncio
 import socket
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from embedder.index.collections import Collections
 from embedder.index.exact import ExactIndex
+from embedder.index.points import State, Write, Written
 from embedder.index.protocol import Hits
 from embedder.index.query import Query, like
 from embedder.index.service.client import IndexClient
 from embedder.index.service.server import IndexServer
-from streams.errors import DependencyError
+from streams.errors import DependencyError, EventError
 from tests.contract.index_cases import SPEC, put, towards
 from tests.waiting import wait_until
 
@@ -33,6 +37,40 @@ class Slow(ExactIndex):
         self.asked.append(tenant_id)
         time.sleep(0.02)
         return super().search(tenant_id, query)
+
+
+class SlowToWrite(ExactIndex):
+    """An index that takes its time for each part of a call, and tells what it did in which order."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC)
+        self.did: list[str] = []
+
+    def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
+        self.did += ["write"] * len(writes)
+        time.sleep(0.02)
+        return super().write_now(tenant_id, writes)
+
+    def search(self, tenant_id: str, query: Query) -> Hits:
+        self.did.append("search")
+        return super().search(tenant_id, query)
+
+
+@contextmanager
+def _served(index: ExactIndex, folder: Path) -> Iterator[Path]:
+    """The socket of a server of this index, in a thread of its own."""
+    collections = Collections(folder, lambda _spec, _home: index, engine="exact")
+    socket_path = folder / "index.sock"
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    server = threading.Thread(target=loop.run_until_complete, args=(IndexServer(collections).serve(socket_path, stop),))
+    server.start()
+    try:
+        wait_until(lambda: _answers(socket_path))
+        yield socket_path
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        server.join(30)
+        loop.close()
 
 
 def _answers(socket_path: Path) -> bool:
@@ -78,13 +116,7 @@ def test_a_batch_lets_others_in_between(tmp_path: Path) -> None:
     """A question on the same connection is answered long before the 64 that were asked before it."""
     index = Slow()
     index.write("acme", [put("a")])
-    collections = Collections(tmp_path, lambda _spec, _home: index, engine="exact")
-    socket_path = tmp_path / "index.sock"
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    server = threading.Thread(target=loop.run_until_complete, args=(IndexServer(collections).serve(socket_path, stop),))
-    server.start()
-    wait_until(lambda: _answers(socket_path))
-    with closing(IndexClient(socket_path, spec=SPEC)) as client:
+    with _served(index, tmp_path) as socket_path, closing(IndexClient(socket_path, spec=SPEC)) as client:
         client.ping()
         batch: list[int] = []
         asking = threading.Thread(
@@ -96,6 +128,32 @@ def test_a_batch_lets_others_in_between(tmp_path: Path) -> None:
         assert index.asked.index("other") < 32
         asking.join(30)
     assert batch == [64]
-    loop.call_soon_threadsafe(stop.set)
-    server.join(30)
-    loop.close()
+
+
+def test_a_call_of_many_writes_lets_searches_in_between(tmp_path: Path) -> None:
+    """Another client's question is answered long before the 64 writes that came before it are applied."""
+    index = SlowToWrite()
+    with (
+        _served(index, tmp_path) as socket_path,
+        closing(IndexClient(socket_path, spec=SPEC)) as writer,
+        closing(IndexClient(socket_path, spec=SPEC)) as asker,
+    ):
+        asker.ping()
+        written = writer.write("acme", [put(f"i{n}") for n in range(64)])
+        wait_until(lambda: len(index.did) > 0)
+        asker.search("acme", like(towards(1)))
+        assert index.did.index("search") < 32
+        assert written.result(30).written == (Written.APPLIED,) * 64
+        assert writer.count("acme")[State.INDEXED] == 64
+
+
+def test_of_a_call_with_one_bad_vector_nothing_is_applied(tmp_path: Path) -> None:
+    """Also where it is the last of many, and would have been in the last piece."""
+    bad = msgspec.structs.replace(put("bad"), vector=np.zeros(SPEC.dim, np.float32))
+    with (
+        _served(ExactIndex(SPEC), tmp_path) as socket_path,
+        closing(IndexClient(socket_path, spec=SPEC)) as client,
+    ):
+        with pytest.raises(EventError, match="all zero"):
+            client.write("acme", [*(put(f"i{n}") for n in range(20)), bad]).result(30)
+        assert client.count("acme")[State.INDEXED] == 0

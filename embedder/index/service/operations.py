@@ -9,11 +9,11 @@ import msgspec
 from embedder.index.codec import Asked, decode_writes, encode
 from embedder.index.collections import Collections, Engine
 from embedder.index.filters import Filter
-from embedder.index.points import State
-from embedder.index.protocol import CollectionSpec, Hits, Receipt
+from embedder.index.points import PutVector, State, Write
+from embedder.index.protocol import CollectionSpec, Hits
 from embedder.index.service.wire import ErrorData, error_data
+from embedder.models.vectors import check_vector
 from streams.errors import QueryError
-from streams.event import now_us
 
 _text = msgspec.msgpack.Decoder(str)
 _read = msgspec.msgpack.Decoder(tuple[str, list[str]])
@@ -34,10 +34,14 @@ def ensure(collections: Collections, arguments: msgspec.Raw) -> bytes:
     return encode(None)
 
 
-def write(engine: Engine, arguments: msgspec.Raw) -> bytes:
-    """Apply; the answer waits for the next flush."""
+def checked_writes(engine: Engine, arguments: msgspec.Raw) -> tuple[str, list[Write]]:
+    """A tenant's writes, none of which the engine would refuse. EventError: `vector_invalid`."""
     tenant_id, writes = decode_writes(arguments)
-    return encode(Receipt(tuple(engine.write_now(tenant_id, writes)), now_us()))
+    dim = engine.spec().dim
+    for one in writes:
+        if isinstance(one, PutVector):
+            check_vector(one.vector, dim)
+    return tenant_id, writes
 
 
 def _do_collections(collections: Collections, _arguments: msgspec.Raw) -> bytes:
@@ -145,8 +149,7 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
 """Operations on one collection that are answered at once."""
 
 CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
-    "write": write,
     "delete_tenant": delete_tenant,
     "flush": lambda _engine, _arguments: encode(None),
 }
-"""Operations that are answered after a flush."""
+"""Operations that are answered after a flush; `write` is one too, and applied in pieces by the server."""

@@ -7,15 +7,9 @@ only add waiting; requests are served in the order they arrive, and maintenance 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import signal
-import socket
-import stat
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,27 +17,27 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from embedder.index.codec import encode
-from embedder.index.collections import Collections, Engine
+from embedder.index.collections import Collections
 from embedder.index.metrics import IndexMetrics
-from embedder.index.protocol import CollectionSpec
-from embedder.index.service.operations import CHANGES, READS, WHOLE, search_batch
+from embedder.index.protocol import Receipt
+from embedder.index.service.operations import CHANGES, READS, WHOLE, checked_writes, search_batch
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
-from streams.errors import ConfigError, DependencyError
-from streams.status_server import StatusServer, process_registry
+from streams.errors import DependencyError
+from streams.event import now_us
 
 log = structlog.get_logger(__name__)
 
-FLUSH_SHARE = 25
-"""A flush that took t is followed by the next no sooner than 25 t later: at most 4 % of the time is
-spent in flushes, which block searches (docs/index.md)."""
-MAX_FLUSH_WAIT_S = 1.0
+FLUSH_SHARE = 30
+"""A flush that took t is followed by the next no sooner than 30 t later: some 3 % of the time is spent in flushes,
+which block searches. With 5 % the slowest twentieth of searches would be those that met one (docs/index.md)."""
+MAX_FLUSH_WAIT_S = 3.0
+WRITE_PIECE = 4
+"""Writes applied in one go, about 1 ms: a search must not wait for a whole call of them."""
 MAINTAIN_EVERY_S = 0.5
 MAINTAIN_BUSY_S = 0.02
 LAST_ANSWERS_S = 1.0
 STUCK_S = 60.0
 """An optimisation at a million points takes less: what holds the thread longer does not come back."""
-MAX_SOCKET_PATH_BYTES = 100
-"""Linux allows 107; room for the suffix of a temporary name."""
 
 
 class IndexServer:
@@ -120,7 +114,7 @@ class IndexServer:
                     self._batches.add(batch)
                     batch.add_done_callback(self._batches.discard)
                 else:
-                    self._answer(request, writer)
+                    await self._answer(request, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # it hung up
@@ -136,7 +130,7 @@ class IndexServer:
             answers = []
             for answer in search_batch(self._collections.get(request.collection), request.arguments):
                 answers.append(answer)
-                await asyncio.sleep(0)
+                await _let_others_in()
             body = encode((request.id, None, answers))
         except Exception as exc:
             if error_data(exc)[0] == "internal":
@@ -145,10 +139,10 @@ class IndexServer:
         if not writer.is_closing():
             writer.write(frame(body))
 
-    def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         started = self._clock()
         try:
-            result = self._execute(request)
+            result = await self._write(request) if request.operation == "write" else self._execute(request)
         except Exception as exc:
             self._metrics.observe(request.operation, "failed", self._clock() - started)
             if error_data(exc)[0] == "internal":
@@ -156,11 +150,24 @@ class IndexServer:
             writer.write(frame(encode((request.id, error_data(exc), None))))
             return
         self._metrics.observe(request.operation, "ok", self._clock() - started)
-        if request.operation in CHANGES:
+        if request.operation in CHANGES or request.operation == "write":
             self._waiting.append((writer, request.id, result))
             self._flush_soon()
         else:
             writer.write(frame(encode((request.id, None, msgspec.Raw(result)))))
+
+    async def _write(self, request: Request) -> bytes:
+        """Apply in pieces, with what others ask between them; nothing where one of the vectors cannot be stored.
+
+        The same connection's next request waits, so that a client reads what it wrote.
+        """
+        tenant_id, writes = checked_writes(self._collections.get(request.collection), request.arguments)
+        written = []
+        for start in range(0, len(writes), WRITE_PIECE):
+            engine = self._collections.get(request.collection)  # it may be another one after each piece
+            written += engine.write_now(tenant_id, writes[start : start + WRITE_PIECE])
+            await _let_others_in()
+        return encode(Receipt(tuple(written), now_us()))
 
     def _execute(self, request: Request) -> bytes:
         if request.operation == "ping":
@@ -227,6 +234,12 @@ class IndexServer:
         return late_s < STUCK_S, {"event_loop_late_s": round(late_s, 3)}
 
 
+async def _let_others_in() -> None:
+    """What has arrived is read in one turn of the loop, wakes its connection in the next, is answered in a third."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 async def _drained(writer: asyncio.StreamWriter) -> None:
     """Returns when everything written was handed to the kernel; a client that is gone does not matter any more."""
     writer.transport.set_write_buffer_limits(high=0)  # else `drain` is content with a full buffer
@@ -234,94 +247,3 @@ async def _drained(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
     except ConnectionError:
         log.warning("client went away before its last answer")
-
-
-def _claim(socket_path: Path) -> None:
-    """Remove the socket of a process that was killed; ConfigError for anything else that is there."""
-    try:
-        mode = socket_path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"{socket_path} is a file, not a socket: choose another path")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(socket_path))
-        except TimeoutError:
-            pass  # its queue of callers is full: somebody is there
-        except OSError:
-            socket_path.unlink(missing_ok=True)
-            return
-    raise ConfigError(f"another process answers at {socket_path}: stop it, or choose another path")
-
-
-@dataclass(frozen=True, slots=True)
-class StatusAddress:
-    """Where the process tells about itself."""
-
-    host: str
-    port: int
-
-
-def serve_forever(*, data: Path, engine: str, socket_path: Path, status: StatusAddress | None = None) -> int:
-    """``lookalike index serve``: until SIGTERM or Ctrl-C; returns the exit code. Runs in the main thread.
-
-    The exit code is 1 where writes could not be made durable: a new start reads what is on the disk.
-
-    Raises:
-        ConfigError: another index process has this folder or socket, or one of them cannot be made.
-    """
-    if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH_BYTES:
-        raise ConfigError(
-            f"the socket's path is too long for Linux (over {MAX_SOCKET_PATH_BYTES} bytes): {socket_path}"
-        )
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        socket_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = (data / "lock").open("w")
-    except OSError as exc:
-        raise ConfigError(f"{data} cannot be written: {exc.strerror or exc}") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise ConfigError(f"another index process has {data}: stop it, or choose another folder") from exc
-        _claim(socket_path)
-        try:
-            asyncio.run(_serve(data, engine, socket_path, status))
-        except DependencyError:  # told already; whoever supervises starts it again on what is on the disk
-            return 1
-        finally:
-            socket_path.unlink(missing_ok=True)
-    return 0
-
-
-async def _serve(data: Path, engine: str, socket_path: Path, status: StatusAddress | None) -> None:
-    registry = process_registry()
-    collections = Collections(data, _opener(engine), engine=engine)
-    with ExitStack() as stack:
-        stack.callback(collections.close)
-        collections.open_all()
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        server = IndexServer(collections, metrics=IndexMetrics(registry, folder=data))
-        if status is not None:
-            stack.enter_context(
-                StatusServer(status.host, status.port, registry=registry, health=server.health, ready=server.health)
-            )
-        await server.serve(socket_path, stop)
-
-
-def _opener(engine: str) -> Callable[[CollectionSpec, Path], Engine]:
-    if engine == "exact":
-        from embedder.index.exact import ExactIndex  # noqa: PLC0415 - only the engine that is used is loaded
-
-        return lambda spec, home: ExactIndex(spec, journal=home / "journal")
-    if engine == "edge":
-        from embedder.index.edge.shard import EdgeIndex  # noqa: PLC0415 - as above
-
-        return EdgeIndex
-    raise ConfigError(f"index engine {engine!r} is not known: use edge or exact")
