@@ -181,7 +181,7 @@ def test_12_bucket_stopped(broker: ChaosKafka, site: MakeSite, judge: Judge, ful
 
     Result: workers say `paused`, dead-letter nothing, and go on by themselves.
     """
-    with site(broker) as here:
+    with site(broker, cost_ms=25.0) as here:  # outcomes come with the flushes, seconds apart: most is left by then
         for _ in range(600):
             here.feed.send()  # the feed stores nothing: only workers miss the bucket
         here.until_more(60)
