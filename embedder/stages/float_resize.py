@@ -11,10 +11,9 @@ the scale where the picture shrinks, cut at its edges and divided by their sum. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 BAND = 4
 """Output rows of one product: more reach over more input rows than they use, fewer are no matrix any more."""
 WHOLE_UP_TO_PX = 16_000_000
-"""A larger picture is read in pieces, so that its bytes are not in memory twice."""
-PIECE = 4
-"""Output rows of such a piece."""
+"""A larger picture is read band by band, so that its bytes are not in memory twice."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -44,33 +41,34 @@ def resize(
     rows = _shrink_rows(picture, _taps(height_px, down, side_px, bicubic))
     columns = np.ascontiguousarray(rows.reshape(side_px, width_px, 3).transpose(1, 0, 2)).reshape(width_px, -1)
     small = np.empty((side_px, side_px * 3), np.float32)
-    for band in _taps(width_px, across, side_px, bicubic).bands(0, side_px):
+    for band in _taps(width_px, across, side_px, bicubic):
         np.matmul(band.weights, columns[band.first : band.end], out=small[band.at : band.to])
-    return small.reshape(side_px, side_px, 3).transpose(1, 0, 2).astype(np.float16)
+    return small.astype(np.float16).reshape(side_px, side_px, 3).transpose(1, 0, 2)
 
 
-def _shrink_rows(picture: Picture, taps: Taps) -> Floats:
+def _shrink_rows(picture: Picture, taps: Sequence[Band]) -> Floats:
     """(side, width * 3): the picture's own width, the output's height."""
     width_px, height_px = picture.size
-    side_px = len(taps.first)
-    found = np.empty((side_px, width_px * 3), np.float32)
-    floats = np.empty((taps.most_inputs, width_px * 3), np.float32)
-    piece = side_px if width_px * height_px <= WHOLE_UP_TO_PX else PIECE
-    for start in range(0, side_px, piece):
-        stop = min(side_px, start + piece)
-        top, bottom = int(taps.first[start]), int(taps.end[stop - 1])
-        part = picture if piece == side_px else picture.crop((0, top, width_px, bottom))
-        offset = 0 if part is picture else top
-        pixels = np.asarray(part).reshape(part.size[1], width_px * 3)
-        for band in taps.bands(start, stop):
-            entering = floats[: band.end - band.first]
-            np.copyto(entering, pixels[band.first - offset : band.end - offset])
-            np.matmul(band.weights, entering, out=found[band.at : band.to])
+    found = np.empty((taps[-1].to, width_px * 3), np.float32)
+    floats = np.empty((max(band.end - band.first for band in taps), width_px * 3), np.float32)
+    whole = width_px * height_px <= WHOLE_UP_TO_PX
+    pixels = _bytes_of(picture) if whole else None
+    for band in taps:
+        entering = floats[: band.end - band.first]
+        if pixels is None:
+            np.copyto(entering, _bytes_of(picture.crop((0, band.first, width_px, band.end))))
+        else:
+            np.copyto(entering, pixels[band.first : band.end])
+        np.matmul(band.weights, entering, out=found[band.at : band.to])
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+def _bytes_of(picture: Picture) -> npt.NDArray[np.uint8]:
+    """(height, width * 3)."""
+    return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.size[1], -1)
+
+
+class Band(NamedTuple):
     """Outputs `at` to `to` from inputs `first` to `end`; `weights` is (to - at, end - first)."""
 
     at: int
@@ -80,30 +78,9 @@ class Band:
     weights: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Taps:
-    """Which inputs each output is made of: `weights` is (outputs, inputs), zero outside of first to end."""
-
-    weights: Floats
-    first: npt.NDArray[np.intp]
-    end: npt.NDArray[np.intp]
-
-    @property
-    def most_inputs(self) -> int:
-        """Inputs that a band reaches over at most."""
-        return max(band.end - band.first for band in self.bands(0, len(self.first)))
-
-    def bands(self, start: int, stop: int) -> Iterator[Band]:
-        """Outputs `start` to `stop`, `BAND` at a time."""
-        for at in range(start, stop, BAND):
-            to = min(stop, at + BAND)
-            first, end = int(self.first[at]), int(self.end[to - 1])
-            yield Band(at, to, first, end, self.weights[at:to, first:end])
-
-
-@lru_cache(maxsize=8)
-def _taps(inputs: int, extent: float, outputs: int, bicubic: bool) -> Taps:
-    """Of one axis. Cameras make many pictures of one size."""
+@lru_cache(maxsize=16)
+def _taps(inputs: int, extent: float, outputs: int, bicubic: bool) -> tuple[Band, ...]:
+    """Which inputs each output of one axis is made of, `BAND` outputs at a time. Cameras repeat their sizes."""
     scale = extent / outputs
     stretch = max(scale, 1.0)
     reach = (2.0 if bicubic else 1.0) * stretch
@@ -114,10 +91,16 @@ def _taps(inputs: int, extent: float, outputs: int, bicubic: bool) -> Taps:
     distance = np.abs((at - centre[:, None] + 0.5) / stretch)
     weights = np.where(at < end[:, None], _cubic(distance) if bicubic else np.maximum(1.0 - distance, 0.0), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
-    banded = np.zeros((outputs, inputs), np.float32)
-    inside = at < inputs
-    banded[np.nonzero(inside)[0], at[inside]] = weights[inside]
-    return Taps(banded, first, end)
+    bands = []
+    for start in range(0, outputs, BAND):
+        stop = min(outputs, start + BAND)
+        lowest, highest = int(first[start]), int(end[stop - 1])
+        dense = np.zeros((stop - start, highest - lowest), np.float32)
+        for row in range(start, stop):
+            n = int(end[row] - first[row])
+            dense[row - start, first[row] - lowest : end[row] - lowest] = weights[row, :n]
+        bands.append(Band(start, stop, lowest, highest, dense))
+    return tuple(bands)
 
 
 def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
