@@ -157,3 +157,34 @@ def test_of_a_call_with_one_bad_vector_nothing_is_applied(tmp_path: Path) -> Non
         with pytest.raises(EventError, match="all zero"):
             client.write("acme", [*(put(f"i{n}") for n in range(20)), bad]).result(30)
         assert client.count("acme")[State.INDEXED] == 0
+
+
+def test_flushes_are_further_apart_while_somebody_searches(tmp_path: Path) -> None:
+    """Thirty times what one takes, at most three seconds; four times where nobody has asked for two seconds."""
+    server = IndexServer(Collections(tmp_path, lambda _spec, _home: ExactIndex(SPEC), engine="exact"))
+    server._flush_took_s = 0.05
+    assert server._pause_s(100.0) == pytest.approx(0.2)
+    server._searched_at = 99.0
+    assert server._pause_s(100.0) == pytest.approx(1.5)
+    assert server._pause_s(101.5) == pytest.approx(0.2)
+    server._flush_took_s = 0.5
+    assert server._pause_s(100.0) == 3.0
+
+
+def test_a_search_is_noticed_and_a_workers_lookup_is_none(tmp_path: Path) -> None:
+    """Reading what is stored of images, as each event does, puts nothing off."""
+    index = ExactIndex(SPEC)
+    collections = Collections(tmp_path, lambda _spec, _home: index, engine="exact")
+    server = IndexServer(collections)
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(tmp_path / "i.sock", stop),))
+    thread.start()
+    wait_until(lambda: _answers(tmp_path / "i.sock"))
+    with closing(IndexClient(tmp_path / "i.sock", spec=SPEC)) as client:
+        client.read("acme", ["a"])
+        assert server._searched_at == float("-inf")
+        client.search("acme", like(towards(1)))
+        assert server._searched_at > 0
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(30)
+    loop.close()

@@ -148,6 +148,9 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
 }
 """Operations on one collection that are answered at once."""
 
+SEARCHES = frozenset({"search", "search_batch", "facet", "list"})
+"""What people wait for; a worker's reads are not among them."""
+
 CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
     "delete_tenant": delete_tenant,
     "flush": lambda _engine, _arguments: encode(None),

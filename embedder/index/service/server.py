@@ -20,7 +20,7 @@ from embedder.index.codec import encode
 from embedder.index.collections import Collections
 from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import Receipt
-from embedder.index.service.operations import CHANGES, READS, WHOLE, checked_writes, search_batch
+from embedder.index.service.operations import CHANGES, READS, SEARCHES, WHOLE, checked_writes, search_batch
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
 from streams.errors import DependencyError
 from streams.event import now_us
@@ -30,6 +30,10 @@ log = structlog.get_logger(__name__)
 FLUSH_SHARE = 30
 """A flush that took t is followed by the next no sooner than 30 t later: some 3 % of the time is spent in flushes,
 which block searches. With 5 % the slowest twentieth of searches would be those that met one (docs/index.md)."""
+FLUSH_SHARE_UNASKED = 4
+"""While nobody searches there is nobody to disturb: writes are acknowledged sooner."""
+SEARCHED_S = 2.0
+"""For how long after a search another one is expected."""
 MAX_FLUSH_WAIT_S = 3.0
 WRITE_PIECE = 4
 """Writes applied in one go, about 1 ms: a search must not wait for a whole call of them."""
@@ -59,6 +63,7 @@ class IndexServer:
         self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
         self._flushed_at = 0.0
         self._flush_took_s = 0.0
+        self._searched_at = float("-inf")
         self._last_request_at = self._maintained_at = clock()
         self._batches: set[asyncio.Future[None]] = set()
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
@@ -109,6 +114,8 @@ class IndexServer:
                     return
                 request = decode_request(await reader.readexactly(length))
                 self._last_request_at = self._clock()
+                if request.operation in SEARCHES:
+                    self._searched_at = self._last_request_at
                 if request.operation == "search_batch":  # its connection goes on meanwhile
                     batch = asyncio.ensure_future(self._answer_batch(request, writer))
                     self._batches.add(batch)
@@ -181,18 +188,23 @@ class IndexServer:
             raise ValueError(f"unknown operation {request.operation[:40]!r}")
         return operation(engine, request.arguments)
 
-    # ---- durability: at once when idle, else about once a second ------------------------------------
+    # ---- durability: at once when idle, else a small share of the time ------------------------------------
 
     def _flush_soon(self) -> None:
         if self._flush_at is not None:
             return
         loop = asyncio.get_running_loop()
-        pause_s = min(MAX_FLUSH_WAIT_S, self._flush_took_s * FLUSH_SHARE)
-        wait_s = self._flushed_at + pause_s - self._clock()
+        now = self._clock()
+        wait_s = self._flushed_at + self._pause_s(now) - now
         if wait_s <= 0:
             self._flush_at = loop.call_soon(self._flush)  # after what has arrived by now
         else:
             self._flush_at = loop.call_later(wait_s, self._flush)
+
+    def _pause_s(self, now: float) -> float:
+        """What must lie between two flushes."""
+        share = FLUSH_SHARE if now - self._searched_at < SEARCHED_S else min(FLUSH_SHARE, FLUSH_SHARE_UNASKED)
+        return min(MAX_FLUSH_WAIT_S, self._flush_took_s * share)
 
     def _flush(self) -> None:
         self._flush_at = None
