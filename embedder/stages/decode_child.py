@@ -253,6 +253,7 @@ def main(arguments: list[str]) -> int:
     sys.path[:0] = arguments[3:]
     _load_plugins()
     _limit_memory()
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # it need not interrupt the network on its core
     conversation = socket.socket(fileno=socket_fd)
     conversation.send(b"{}")  # ready
     memory: mmap.mmap | None = None

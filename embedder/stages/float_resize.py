@@ -11,7 +11,7 @@ the scale where the picture shrinks, cut at its edges and divided by their sum. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +21,11 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-BAND = 4
-"""Output rows of one product: more reach over more input rows than they use, fewer are no matrix any more."""
+ROWS, COLUMNS = 4, 8
+"""Outputs of one product: more reach over more inputs than they use, fewer are no matrix any more."""
+GROUP = 7
+"""Bands of rows that are narrowed before the next: what lies between the passes stays in the core's cache, also
+while the network takes turns with the decoder on the same core."""
 WHOLE_UP_TO_PX = 16_000_000
 """A larger picture is read band by band, so that its bytes are not in memory twice."""
 Floats = npt.NDArray[np.float32]
@@ -38,29 +41,45 @@ def resize(
     """
     width_px, height_px = picture.size
     across, down = extent or (float(width_px), float(height_px))
-    rows = _shrink_rows(picture, _taps(height_px, down, side_px, bicubic))
-    columns = np.ascontiguousarray(rows.reshape(side_px, width_px, 3).transpose(1, 0, 2)).reshape(width_px, -1)
-    small = np.empty((side_px, side_px * 3), np.float32)
-    for band in _taps(width_px, across, side_px, bicubic):
-        np.matmul(band.weights, columns[band.first : band.end], out=small[band.at : band.to])
-    return small.astype(np.float16).reshape(side_px, side_px, 3).transpose(1, 0, 2)
-
-
-def _shrink_rows(picture: Picture, taps: Sequence[Band]) -> Floats:
-    """(side, width * 3): the picture's own width, the output's height."""
-    width_px, height_px = picture.size
-    found = np.empty((taps[-1].to, width_px * 3), np.float32)
-    floats = np.empty((max(band.end - band.first for band in taps), width_px * 3), np.float32)
-    whole = width_px * height_px <= WHOLE_UP_TO_PX
-    pixels = _bytes_of(picture) if whole else None
-    for band in taps:
-        entering = floats[: band.end - band.first]
-        if pixels is None:
-            np.copyto(entering, _bytes_of(picture.crop((0, band.first, width_px, band.end))))
-        else:
-            np.copyto(entering, pixels[band.first : band.end])
-        np.matmul(band.weights, entering, out=found[band.at : band.to])
+    below = _taps(height_px, down, side_px, bicubic, ROWS)
+    beside = _taps(width_px, across, side_px, bicubic, COLUMNS)
+    shrink = _rows_of(picture, below)
+    found = np.empty((side_px, side_px, 3), np.float16)
+    for start in range(0, len(below), GROUP):
+        group = below[start : start + GROUP]
+        found[group[0].at : group[-1].to] = _narrowed(shrink(group), beside)
     return found
+
+
+def _rows_of(picture: Picture, taps: Sequence[Band]) -> Callable[[Sequence[Band]], Floats]:
+    """Gives the output's rows of some bands, (rows, width, 3), as wide as the picture; overwritten by the next call."""
+    width_px, height_px = picture.size
+    pixels = _bytes_of(picture) if width_px * height_px <= WHOLE_UP_TO_PX else None
+    floats = np.empty((max(band.end - band.first for band in taps), width_px * 3), np.float32)
+    rows = np.empty((GROUP * ROWS, width_px * 3), np.float32)
+
+    def shrink(group: Sequence[Band]) -> Floats:
+        top = group[0].at
+        for band in group:
+            entering = floats[: band.end - band.first]
+            if pixels is None:
+                np.copyto(entering, _bytes_of(picture.crop((0, band.first, width_px, band.end))))
+            else:
+                np.copyto(entering, pixels[band.first : band.end])
+            np.matmul(band.weights, entering, out=rows[band.at - top : band.to - top])
+        return rows[: group[-1].to - top].reshape(-1, width_px, 3)
+
+    return shrink
+
+
+def _narrowed(rows: Floats, taps: Sequence[Band]) -> Floats:
+    """(rows, side, 3) from (rows, width, 3)."""
+    n, width_px, _ = rows.shape
+    columns = np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(width_px, n * 3)
+    small = np.empty((taps[-1].to, n * 3), np.float32)
+    for band in taps:
+        np.matmul(band.weights, columns[band.first : band.end], out=small[band.at : band.to])
+    return small.reshape(-1, n, 3).transpose(1, 0, 2)
 
 
 def _bytes_of(picture: Picture) -> npt.NDArray[np.uint8]:
@@ -79,8 +98,8 @@ class Band(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _taps(inputs: int, extent: float, outputs: int, bicubic: bool) -> tuple[Band, ...]:
-    """Which inputs each output of one axis is made of, `BAND` outputs at a time. Cameras repeat their sizes."""
+def _taps(inputs: int, extent: float, outputs: int, bicubic: bool, size: int) -> tuple[Band, ...]:
+    """Which inputs each output of one axis is made of, `size` outputs at a time. Cameras repeat their sizes."""
     scale = extent / outputs
     stretch = max(scale, 1.0)
     reach = (2.0 if bicubic else 1.0) * stretch
@@ -92,8 +111,8 @@ def _taps(inputs: int, extent: float, outputs: int, bicubic: bool) -> tuple[Band
     weights = np.where(at < end[:, None], _cubic(distance) if bicubic else np.maximum(1.0 - distance, 0.0), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     bands = []
-    for start in range(0, outputs, BAND):
-        stop = min(outputs, start + BAND)
+    for start in range(0, outputs, size):
+        stop = min(outputs, start + size)
         lowest, highest = int(first[start]), int(end[stop - 1])
         dense = np.zeros((stop - start, highest - lowest), np.float32)
         for row in range(start, stop):
