@@ -15,7 +15,7 @@ demo: install  ## ingest real pictures, show one query, serve the page until Ctr
 test: install  ## all tests but the browser's, on a real Kafka (ARGS="tests/unit -k name")
 	@$(BIN)/pytest $(ARGS)
 
-chaos: install  ## every fault with its real duration, 25 minutes (ARGS="-k kill_9"); figures in build/chaos.json
+chaos: install  ## every fault with its real duration, 16 minutes (ARGS="-k kill_9"); figures in build/chaos.json
 	@$(BIN)/pytest tests/chaos --chaos full $(ARGS)
 
 check: install  ## style, types, import directions, the lock, the generated page of settings
