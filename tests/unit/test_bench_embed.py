@@ -99,7 +99,7 @@ def test_the_default_path_is_the_references_meaning(tmp_path: Path) -> None:
 
 
 def test_a_path_embeds_what_it_is_given(tmp_path: Path) -> None:
-    """Through the worker's decoder process and engine; five pictures are a batch of four and one."""
+    """Through the worker's decoder process and engine; in batches of what the engine takes, which is one."""
     from embedder.models.registry import model
 
     config = {
@@ -112,7 +112,7 @@ def test_a_path_embeds_what_it_is_given(tmp_path: Path) -> None:
     with closing(Vision(VisionOptions("efficientnet_lite0", preprocessing="scaled")).open_decoder(1)) as pool:
         batches = own_way(config, pool)([encoded(photo(seed=seed), "JPEG") for seed in range(5)])
     assert isinstance(batches, list)
-    assert [len(batch) for batch in batches] == [4, 1]
+    assert [len(batch) for batch in batches] == [1, 1, 1, 1, 1]
 
 
 def test_pictures_come_in_three_formats(tmp_path: Path) -> None:

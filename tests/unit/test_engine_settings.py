@@ -103,7 +103,7 @@ def test_the_preprocessing_names_the_collection(word: str) -> None:
         for engine in ("torch", "openvino")
     }
     [name] = names
-    assert name.endswith(f"{word}-v1")
+    assert name.endswith(f"{word}-v2")
 
 
 # ---- weights in the object store -----------------------------------------------------------------
