@@ -155,7 +155,13 @@ def test_partition_with_a_stuck_event_is_paused_and_the_others_go_on(
             return super().decode(data)
 
     rig.decoder, rig.engine = Stuck(), Slow()
-    rig.options = WorkerOptions(worker_id="w1", policy=QUICK, retry=rig.options.retry, max_in_flight=64)
+    rig.options = WorkerOptions(
+        worker_id="w1",
+        policy=QUICK,
+        retry=rig.options.retry,
+        max_in_flight=64,
+        shunt_after_s=3600,  # on a slow machine the stuck partition would be emptied into bulk
+    )
     rig.publish(created("acme", "stuck", rig.put("acme", "stuck.jpg", b"stuck")))
     rig.publish(*(created("acme", f"i{n}", rig.put("acme", f"{n}.jpg", b"%d" % n)) for n in range(800)))
     records = rig.records(rig.names.lane(Lane.LIVE))
