@@ -231,7 +231,12 @@ class WorkerSettings(Section):
         str | None, Field(max_length=128, description="name in outcomes and dead letters; default `host-pid`")
     ] = None
     max_batch: Annotated[
-        int | None, Field(ge=1, le=256, description="pictures per call of the network; 4 on a CPU, 64 on a GPU")
+        int | None,
+        Field(
+            ge=1,
+            le=256,
+            description="pictures per call of the network at most; unset: the engine's own, 1 or 2 on a CPU",
+        ),
     ] = None
     max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="events in hand at most")] = 1024
     max_in_flight_bytes: Annotated[
@@ -248,7 +253,7 @@ class WorkerSettings(Section):
     ] = 0.5
     shunt_after_s: Annotated[
         float, Field(ge=0, le=600, description="how long a tenant must be above that share before it is moved")
-    ] = 1.0
+    ] = 0.5
     dead_letter_limit: Annotated[
         int,
         Field(

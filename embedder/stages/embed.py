@@ -5,6 +5,7 @@ In any other thread torch allocates from an arena that malloc's tuning does not 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,10 +20,16 @@ from streams.report.outcomes import OutcomeState
 
 MAX_AGE_S = 0.005
 """How long a batch that is not full waits for a picture that is being decoded right now."""
+MAX_BATCH_S = 0.05
+"""How long a batch should take at most: whoever comes next waits for it and cannot overtake it, so a batch of four
+pictures at 50 ms each kept a tenant's only picture waiting for eight (docs/chaos.md, scenario 19). A network that
+gains from large batches does one in less: 64 pictures take a GPU some 25 ms."""
+_PACE_WEIGHT = 0.25
+"""Of the newest batch in the moving average of a picture's time."""
 
 
 class Embed:
-    """Batches by size or age; at once when nothing is being decoded."""
+    """Batches by size, time or age; at once when nothing is being decoded."""
 
     stage = "embed"
 
@@ -36,8 +43,12 @@ class Embed:
         decoding: Callable[[], int],
         fail: Callable[[Work, Exception, str], None],
         on_batch: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`max_batch` is one or two on a CPU: larger ones are slower there (measured, docs/performance.md)."""
+        """A batch is of at most `max_batch` pictures, and of no more than take :data:`MAX_BATCH_S`.
+
+        On a CPU `max_batch` is one or two: larger ones are slower there (measured, docs/performance.md).
+        """
         self._queue = queue
         self._engine = engine
         self._write = write
@@ -45,14 +56,29 @@ class Embed:
         self._decoding = decoding
         self._fail = fail
         self._on_batch = on_batch
+        self._clock = clock
+        self._picture_s = 0.0
+        """What a picture takes, over the last few batches; 0 while unknown."""
 
     def run(self) -> None:
         """Until the queue is closed."""
-        while works := self._queue.take(self._max_batch):
-            if len(works) < self._max_batch and self._decoding():
-                works += self._queue.take(self._max_batch - len(works), timeout_s=MAX_AGE_S)
+        while works := self._queue.take(size := self._batch_size()):
+            if len(works) < size and self._decoding():
+                works += self._queue.take(size - len(works), timeout_s=MAX_AGE_S)
             self._on_batch(len(works))
+            started = self._clock()
             self._embed(works)
+            self._pace((self._clock() - started) / len(works))
+
+    def _batch_size(self) -> int:
+        """As many pictures as a batch of :data:`MAX_BATCH_S` has room for; one at least."""
+        if self._picture_s * self._max_batch <= MAX_BATCH_S:
+            return self._max_batch
+        return max(1, int(MAX_BATCH_S / self._picture_s))
+
+    def _pace(self, picture_s: float) -> None:
+        known = self._picture_s or picture_s
+        self._picture_s = known + _PACE_WEIGHT * (picture_s - known)
 
     def _embed(self, works: Sequence[Work]) -> None:
         try:

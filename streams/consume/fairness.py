@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 BULK_EVERY = 8
-"""Of 8 taken while both wait, one is of bulk: the same share as when polling."""
+"""Of 8 taken while both wait, one at least is of bulk: the same share as when polling."""
 CALM_AFTER_S = 2.0
 """A tenant returns to live when it has not reached its share for so long."""
 
@@ -41,6 +41,11 @@ class RoundRobin(Generic[Item]):
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def n_flows(self) -> int:
+        """How many flows have something waiting."""
+        return len(self._turns)
 
     def append(self, flow: str, cost: int, item: Item) -> None:
         waiting = self._flows.get(flow)
@@ -95,11 +100,19 @@ class FairQueue(Generic[Item]):
 
     def popleft(self) -> Item:
         """The next item; IndexError where there is none."""
-        if not self._live or (self._bulk and self._since_bulk >= BULK_EVERY - 1):
+        if not self._live or (self._bulk and self._since_bulk >= self._live_in_a_row()):
             self._since_bulk = 0
             return self._bulk.popleft()
         self._since_bulk += 1
         return self._live.popleft()
+
+    def _live_in_a_row(self) -> int:
+        """How many of live may be taken before bulk has its turn.
+
+        One less while a single tenant of live waits: bulk's turn then comes at its cost. Without that one in eight
+        arrivals of a tenant that sends now and then found bulk's turn due, because of another one's flood.
+        """
+        return BULK_EVERY - 1 if self._live.n_flows > 1 else BULK_EVERY - 2
 
 
 @dataclass(slots=True)

@@ -86,10 +86,21 @@ def test_a_flood_in_hand_lets_the_next_tenant_through_at_once() -> None:
 def test_live_goes_first_and_bulk_is_never_left_out() -> None:
     """Of eight taken while both wait, seven are of live and one is of bulk."""
     queue = _queue()
-    queue.extend(Item("a", bulk=bulk) for bulk in (True, False) for _ in range(80))
+    queue.extend(Item(tenant, bulk=bulk) for bulk in (True, False) for tenant in "ab" for _ in range(40))
     taken = [queue.popleft().bulk for _ in range(80)]
     assert taken.count(True) == 80 // BULK_EVERY
     assert all(any(taken[n : n + BULK_EVERY]) for n in range(0, 80, BULK_EVERY))
+
+
+@pytest.mark.parametrize("after", range(40))
+def test_whoever_comes_now_and_then_never_finds_the_turn_of_bulk_due(after: int) -> None:
+    """Beside a flood in both classes, whenever the one of B comes it is the next to be taken."""
+    queue = _queue()
+    queue.extend(Item("a", bulk=bulk) for bulk in (True, False) for _ in range(80))
+    for _ in range(after):
+        queue.popleft()
+    queue.append(Item("b"))
+    assert queue.popleft().tenant_id == "b"
 
 
 def _fill(shares: LiveShares, tenant: str, n: int, *, window: int = 10) -> list[bool]:
