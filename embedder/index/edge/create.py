@@ -28,16 +28,24 @@ from embedder.index.policy import full_scan_threshold_kb
 from embedder.index.protocol import CollectionSpec
 
 VECTOR = "image"
+_SELDOM = ("indexed_at_us", "width_px", "height_px")
+"""Fields whose ranges are asked for by few."""
 
 
 def indexes(fields: Sequence[Field]) -> dict[str, KeywordIndexParams | IntegerIndexParams | FloatIndexParams]:
-    """Every payload index; only the tenant builds graphs (docs/index.md)."""
+    """Every payload index; only the tenant builds graphs (docs/index.md).
+
+    What is seldom asked for stays in its files: opening a shard reads the others into memory while nothing is
+    answered (docs/index.md). A range over them takes a third longer.
+    """
     made: dict[str, KeywordIndexParams | IntegerIndexParams | FloatIndexParams]
     made = {"tenant_id": KeywordIndexParams(is_tenant=True)}
     for name in KEYWORDS:
         made[name] = KeywordIndexParams(enable_hnsw=False)
     for name in (*INTEGERS, *(key_of(field.name, fields) for field in fields if is_whole(field.name, fields))):
-        made[name] = IntegerIndexParams(lookup=False, range=True, enable_hnsw=False)
+        made[name] = IntegerIndexParams(
+            lookup=False, range=True, enable_hnsw=False, memory=Memory.Cold if name in _SELDOM else None
+        )
     for field in fields:
         if not is_whole(field.name, fields):
             made[key_of(field.name, fields)] = FloatIndexParams(enable_hnsw=False)
