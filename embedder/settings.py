@@ -253,7 +253,7 @@ class WorkerSettings(Section):
     ] = 0.5
     shunt_after_s: Annotated[
         float, Field(ge=0, le=600, description="how long a tenant must be above that share before it is moved")
-    ] = 0.5
+    ] = 0.25
     dead_letter_limit: Annotated[
         int,
         Field(

@@ -62,7 +62,7 @@ class WorkerOptions:
     max_in_flight_bytes: int = 64 * 1024 * 1024
     max_image_bytes: int = 64 * 1024 * 1024
     tenant_live_share: float = 0.5
-    shunt_after_s: float = 0.5
+    shunt_after_s: float = 0.25
     dead_letter_limit: int = 50
     breaker_probe_s: float = PROBE_EVERY_S
     drain_s: float = 12.0

@@ -61,7 +61,7 @@ def test_19_tenant_flood(broker: ChaosKafka, site: MakeSite, judge: Judge) -> No
     cost_ms, n_workers = 50.0, 2
     capacity = n_workers * 1000 / cost_ms
     with site(broker, n_workers=n_workers, cost_ms=cost_ms) as here:
-        alone_s = _freshness_p95(here, _Producer(here, "bolt", 5, 20).join())
+        alone_s = _freshness_p95(here, _Producer(here, "bolt", 5, 60).join())
         flood = _Producer(here, "acme", 3 * capacity, 60)
         beside_s = _freshness_p95(here, _Producer(here, "bolt", 5, 60).join())
         flood.join()

@@ -160,13 +160,13 @@ def test_of_a_call_with_one_bad_vector_nothing_is_applied(tmp_path: Path) -> Non
 
 
 def test_flushes_are_further_apart_while_somebody_searches(tmp_path: Path) -> None:
-    """Thirty times what one takes, at most three seconds; four times where nobody has asked for two seconds."""
+    """Thirty times what one takes, at most three seconds; ten times where nobody has asked for two seconds."""
     server = IndexServer(Collections(tmp_path, lambda _spec, _home: ExactIndex(SPEC), engine="exact"))
     server._flush_took_s = 0.05
-    assert server._pause_s(100.0) == pytest.approx(0.2)
+    assert server._pause_s(100.0) == pytest.approx(0.5)
     server._searched_at = 99.0
     assert server._pause_s(100.0) == pytest.approx(1.5)
-    assert server._pause_s(101.5) == pytest.approx(0.2)
+    assert server._pause_s(101.5) == pytest.approx(0.5)
     server._flush_took_s = 0.5
     assert server._pause_s(100.0) == 3.0
 
