@@ -18,6 +18,7 @@ from lookalike.logs import configure_logging
 from lookalike.options import data_option
 from lookalike.output import say
 from lookalike.settings import Settings, read_settings
+from lookalike.signals import stop_on_signals
 
 
 @click.command("pulse")
@@ -51,6 +52,7 @@ def run(settings: Settings, addresses: Addresses) -> None:
     from streams.tenant_view import TenantView
     from streams.topics import Lane
 
+    asked = stop_on_signals()  # before the address is known to anybody; the loop has its own from its start on
     client = addresses.kafka(settings)
     kafka = settings.kafka.model_copy(update={"bootstrap": client["bootstrap.servers"]})
     names, view, registry = kafka.topic_names(), TenantView(), process_registry()
@@ -89,7 +91,7 @@ def run(settings: Settings, addresses: Addresses) -> None:
             say(server.url)
             looks.start()
             try:
-                asyncio.run(_until_asked(faust.run, beat))
+                asyncio.run(_until_asked(faust.run, beat, asked))
             finally:
                 stop.set()
                 looks.join()
@@ -115,12 +117,16 @@ class Heartbeat:
         return late_s < self.limit_s, {"event_loop_late_s": round(late_s, 3)}
 
 
-async def _until_asked(run_view: Callable[[asyncio.Event], Awaitable[None]], beat: Heartbeat) -> None:
-    """The view in this thread's loop, until SIGTERM or Ctrl-C."""
+async def _until_asked(
+    run_view: Callable[[asyncio.Event], Awaitable[None]], beat: Heartbeat, asked_before: threading.Event
+) -> None:
+    """The view in this thread's loop, until SIGTERM or Ctrl-C; `asked_before` the loop had handlers counts."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    if asked_before.is_set():
+        asked.set()
 
     async def keep_telling() -> None:
         while True:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +14,9 @@ from embedder.index.live_recall import KEPT, LiveRecall, recall_of
 from embedder.index.points import State
 from embedder.index.protocol import Hit, Hits, IndexStats
 from embedder.index.query import Query
+from lookalike.commands.pulse import Heartbeat, _until_asked
 from lookalike.pulse import Pulse
+from lookalike.signals import stop_on_signals
 from streams.backlog import Backlog, _place
 from streams.errors import DependencyError, QueryError
 from streams.metrics import PulseMetrics
@@ -205,3 +210,23 @@ def test_samples_are_spread_over_what_waits(waiting: int) -> None:
     places = [place for turn in range(8) if (place := _place(50, 50 + waiting, turn)) is not None]
     assert len(set(places)) == len(places) == min(8, waiting)
     assert not places or (places[0] == 50 and max(places) < 50 + waiting)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_that_comes_before_the_loop_runs_is_not_forgotten(number: signal.Signals) -> None:
+    """The address is told before: whoever reads it and asks at once killed the process, which then ended with -15."""
+    told: list[bool] = []
+
+    async def view(asked: asyncio.Event) -> None:
+        await asyncio.wait_for(asked.wait(), 30)
+        told.append(True)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asked: threading.Event = stop_on_signals()
+        signal.raise_signal(number)
+        asyncio.run(_until_asked(view, Heartbeat(), asked))
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert told == [True]
