@@ -235,7 +235,8 @@ class WorkerSettings(Section):
         Field(
             ge=1,
             le=256,
-            description="pictures per call of the network at most; unset: the engine's own, 1 or 2 on a CPU",
+            description="pictures per call of the network at most, and no more than 50 ms have room for; unset: the "
+            "engine's own, 1 or 2 on a CPU, 64 on a GPU",
         ),
     ] = None
     max_in_flight: Annotated[int, Field(ge=1, le=65_536, description="events in hand at most")] = 1024

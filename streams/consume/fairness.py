@@ -5,7 +5,7 @@ Two questions, because one answer is not enough (docs/kafka.md):
 * :class:`FairQueue`: of what this worker holds, the next is taken by deficit round robin over tenants,
   live before bulk but never 8 times in a row while bulk waits.
 * :class:`LiveShares`: a tenant whose backlog lies before everybody else's in every partition cannot be
-  overtaken by any order of what is in hand. Above its share of live for longer than a few seconds, its
+  overtaken by any order of what is in hand. Above its share while live waits, for longer than a moment, its
   records are moved to bulk (shunted), so that the others' are reached.
 """
 
