@@ -72,8 +72,16 @@ class GroupWatch:
         Raises:
             DependencyError: the broker does not answer in time.
         """
-        owned = (part for member in self._members() for part in member.assignment.topic_partitions)
-        return sum(part.topic in topics for part in owned)
+        return sum(self.shares(topics))
+
+    def shares(self, topics: Collection[str]) -> list[int]:
+        """How many partitions of `topics` each member owns that owns any, fewest first.
+
+        Raises:
+            DependencyError: the broker does not answer in time.
+        """
+        owned = ([part.topic in topics for part in one.assignment.topic_partitions] for one in self._members())
+        return sorted(sum(part) for part in owned if any(part))
 
     def _members(self) -> list[Any]:
         asked = self._admin.describe_consumer_groups([self._group_id], request_timeout=self._timeout_s)
