@@ -602,7 +602,7 @@ def test_the_optimised_shard_finds_what_exact_finds(
 ) -> None:
     """10,000 pictures of two tenants, optimised and opened again: recall@10 ≥ .97, as before the optimising.
 
-    Once as configured (below the threshold the engine scans int8 codes) and once with a threshold so
+    Once as configured (below the threshold the engine scans short codes) and once with a threshold so
     low that it walks the tenant's graph: a configuration dropped at opening shows here.
     """
     monkeypatch.setattr("embedder.index.edge.create.full_scan_threshold_kb", lambda _dim: threshold_kb)

@@ -17,8 +17,8 @@ from qdrant_edge import (
     IntegerIndexParams,
     KeywordIndexParams,
     Memory,
-    ScalarQuantizationConfig,
-    ScalarType,
+    TurboQuantBitSize,
+    TurboQuantQuantizationConfig,
     UpdateOperation,
 )
 
@@ -54,7 +54,8 @@ def indexes(fields: Sequence[Field]) -> dict[str, KeywordIndexParams | IntegerIn
 
 def create(folder: Path, spec: CollectionSpec) -> EdgeShard:
     """Make the shard in `folder`, which does not exist, and open it."""
-    quantization = ScalarQuantizationConfig(type=ScalarType.Int8, quantile=0.99, memory=Memory.Pinned)
+    # half the bytes of int8 and quicker at the same recall (docs/index.md has all that were tried)
+    quantization = TurboQuantQuantizationConfig(bits=TurboQuantBitSize.Bits4, memory=Memory.Pinned)
     graph = HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=full_scan_threshold_kb(spec.dim), payload_m=16)
     vector = EdgeVectorParams(
         size=spec.dim,
