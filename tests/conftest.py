@@ -13,6 +13,7 @@ import structlog
 
 from lookalike.local.kafka import LocalKafka
 from lookalike.local.s3 import LocalS3
+from tests import real_qdrant  # noqa: F401 - takes its variables out of the environment, before anything is started
 
 
 @dataclass(frozen=True, slots=True)

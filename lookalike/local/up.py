@@ -186,6 +186,11 @@ def _folder(folder: Path) -> Path:
 
 def _parts(options: UpOptions, data: Path, on_event: OnEvent, stack: ExitStack) -> Parts:
     settings = options.settings
+    if settings.index.qdrant_url is not None:
+        raise ConfigError(
+            "up runs an index of its own: unset LOOKALIKE_QDRANT_URL, or start lookalike worker and lookalike api "
+            "themselves, which use that server"
+        )
     if options.workers > 1 and settings.worker.metrics_port:
         raise ConfigError("LOOKALIKE_WORKER_METRICS_PORT is one port: with several workers set it to 0, or not at all")
     port = options.port or free_ports(1)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,13 @@ from embedder.index.exact import ExactIndex
 from embedder.index.fields import Field, Kind
 from embedder.index.points import Bury, PutVector, State, Vector, Write, Written
 from embedder.index.protocol import CollectionSpec, Maintenance, Receipt, Searcher, Sweeper, Writer
-from embedder.index.qdrant_server.connect import Server
+from embedder.index.qdrant_server.connect import GRPC_PORT, Server
 from embedder.index.qdrant_server.index import ServerIndex
 from embedder.index.qdrant_server.schema import VECTOR, vector_params
 from embedder.index.qdrant_server.transport import ClientTransport
 from embedder.index.query import like
 from streams.event import MIN_VERSION, Attribute, Location, now_us
+from tests import real_qdrant
 from tests.index_process import IndexProcess
 from tests.script import VECTOR_DIM
 
@@ -117,7 +117,6 @@ class DroppedServer(ServerIndex):
         self._client.close()
 
 
-QDRANT_URL = os.environ.get("LOOKALIKE_QDRANT_URL")
 STANDS = (
     "exact",
     "exact reopened",
@@ -125,7 +124,7 @@ STANDS = (
     "exact served",
     "edge served",
     "qdrant local",
-    *(("qdrant server",) if QDRANT_URL else ()),
+    *(("qdrant server",) if real_qdrant.URL else ()),
 )
 """A Qdrant server is tried where LOOKALIKE_QDRANT_URL names one, and then it has to answer: without the
 variable there is no such stand, instead of one that is skipped. "qdrant local" is the client's own
@@ -145,10 +144,13 @@ def local_server() -> ServerIndex:
 
 def real_server() -> ServerIndex:
     """A collection of its own on the server of LOOKALIKE_QDRANT_URL; its failure is the test's."""
-    assert QDRANT_URL is not None
+    assert real_qdrant.URL is not None
     spec = replace(SPEC, model_id=f"hash-{uuid.uuid4().hex[:8]}")
     server = Server(
-        QDRANT_URL, alias=f"test-{uuid.uuid4().hex[:8]}", api_key=os.environ.get("LOOKALIKE_QDRANT_API_KEY")
+        real_qdrant.URL,
+        alias=f"test-{uuid.uuid4().hex[:8]}",
+        api_key=real_qdrant.API_KEY,
+        grpc_port=int(real_qdrant.GRPC_PORT or GRPC_PORT),
     )
     return DroppedServer(server, server.ensure(spec))
 

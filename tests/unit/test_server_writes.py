@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient, grpc, models
 
 from embedder.index.payload import INTEGERS, KEYWORDS, REVISION
 from embedder.index.points import Attempt, AttemptState, Note, State, Written
 from embedder.index.qdrant_server.conditions import conditions
 from embedder.index.qdrant_server.index import ServerIndex
 from embedder.index.qdrant_server.schema import MAX_BATCH, VECTOR, check, described, indexes, strict_mode, vector_params
-from embedder.index.qdrant_server.transport import ClientTransport, Stored
+from embedder.index.qdrant_server.transport import ClientTransport, Stored, dense
 from embedder.index.qdrant_server.writes import write_all
 from embedder.index.query import like
 from streams.errors import ConfigError, DependencyError, Reason
@@ -30,16 +30,16 @@ class Racing(ClientTransport):
         self.meanwhile: list[Callable[[], object]] = []
         self.n_upserts = 0
 
-    def upsert(self, points: Sequence[Stored], condition: models.Filter) -> None:
+    def upsert(self, points: Sequence[Stored]) -> None:
         self.n_upserts += 1
         if self.meanwhile:
             self.meanwhile.pop(0)()
-        super().upsert(points, condition)
+        super().upsert(points)
 
-    def overwrite(self, payloads: Sequence[tuple[dict[str, Any], models.Filter]]) -> None:
+    def overwrite(self, points: Sequence[Stored]) -> None:
         if self.meanwhile:
             self.meanwhile.pop(0)()
-        super().overwrite(payloads)
+        super().overwrite(points)
 
 
 @pytest.fixture
@@ -52,6 +52,14 @@ def racing() -> Racing:
 @pytest.fixture
 def index(racing: Racing) -> ServerIndex:
     return ServerIndex(racing._client, ClientTransport(racing._client, SPEC.name), SPEC)
+
+
+@pytest.mark.parametrize("dim", [1, 31, 32, 4096, 65_536])
+def test_a_vector_is_its_message(dim: int) -> None:
+    """Made from bytes, it is what the library makes of the floats, at each length of the length."""
+    vector = np.random.default_rng(dim).standard_normal(dim).astype(np.float32)
+    assert dense(vector) == grpc.DenseVector(data=vector.tolist())
+    assert dense(vector[::-1]) == grpc.DenseVector(data=vector[::-1].tolist())
 
 
 def test_a_newer_picture_written_meanwhile_stays(racing: Racing, index: ServerIndex) -> None:

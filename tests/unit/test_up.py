@@ -71,6 +71,14 @@ def test_a_second_up_on_the_same_folder_is_refused(tmp_path: Path) -> None:
         _started(tmp_path)
 
 
+def test_a_qdrant_server_is_not_for_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is started, and what to start instead."""
+    monkeypatch.setenv("LOOKALIKE_QDRANT_URL", "http://127.0.0.1:6333")
+    with pytest.raises(ConfigError, match="unset LOOKALIKE_QDRANT_URL"):
+        _started(tmp_path)
+    assert not (tmp_path / "kafka").exists()
+
+
 def test_one_metrics_port_for_two_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second worker could only die of it, again and again."""
     monkeypatch.setenv("LOOKALIKE_WORKER_METRICS_PORT", "9464")

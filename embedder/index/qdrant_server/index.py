@@ -17,7 +17,7 @@ from embedder.index.points import Point, PutVector, State, Vector, Write, point_
 from embedder.index.policy import APPROXIMATE, EXACT, Policy, server_policy
 from embedder.index.protocol import CollectionSpec, Facet, Hit, Hits, IndexStats, Page, Receipt, TenantStats
 from embedder.index.qdrant_server.conditions import any_tenant, conditions
-from embedder.index.qdrant_server.schema import VECTOR
+from embedder.index.qdrant_server.schema import MAX_TENANTS, VECTOR
 from embedder.index.qdrant_server.sweep import sweep
 from embedder.index.qdrant_server.transport import Transport, asked
 from embedder.index.qdrant_server.writes import write_all
@@ -26,7 +26,6 @@ from embedder.models.vectors import check_vector
 from streams.errors import QueryError
 from streams.event import now_us
 
-MAX_TENANTS = 1_000_000
 FACET_FIRST, FACET_MOST = 200, 20_000
 """Values of all attributes lie in one field, the most frequent come first: so many are looked through."""
 WRITERS = 4

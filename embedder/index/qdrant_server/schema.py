@@ -10,11 +10,12 @@ from embedder.index.fields import Field
 from embedder.index.payload import INTEGERS, KEYWORDS, REVISION, is_whole, key_of
 from embedder.index.policy import HNSW_EF, OVERSAMPLING, full_scan_threshold_kb
 from embedder.index.protocol import CollectionSpec
-from embedder.index.query import MAX_EXAMPLES, MAX_REACH
 from streams.errors import ConfigError
 
 VECTOR = "image"
 SCHEMA_VERSION = 1
+MAX_TENANTS = 1_000_000
+"""Counted by a facet, whose values are counted against the same limit as the hits of a search."""
 MAX_BATCH = 256
 """Points of one upsert: 6,400 a second with 256, 4,900 with 64, 680 with 1 (a server 1.18.3, one client)."""
 
@@ -61,7 +62,7 @@ def strict_mode() -> models.StrictModeConfig:
         enabled=True,
         unindexed_filtering_retrieve=False,
         unindexed_filtering_update=False,
-        max_query_limit=MAX_REACH + MAX_EXAMPLES,
+        max_query_limit=MAX_TENANTS,  # of facets too; searches are kept far below it by `check_query`
         search_max_hnsw_ef=4 * HNSW_EF,
         search_allow_exact=True,  # the query policy goes exact where a graph would answer with nothing
         search_max_oversampling=2 * OVERSAMPLING,
@@ -85,7 +86,7 @@ def create(client: QdrantClient, spec: CollectionSpec) -> None:
     if missing and info.points_count:
         raise ConfigError(
             f"collection {spec.name} has points but no index on {', '.join(missing)}: an index made now gives wrong "
-            "answers; build it anew with lookalike index migrate"
+            "answers; drop it (lookalike index drop) and feed it anew"
         )
     for name in missing:
         client.create_payload_index(spec.name, name, field_schema=indexes(spec.fields)[name], wait=True)
@@ -112,5 +113,6 @@ def check(name: str, found: Mapping[str, object] | None, wanted: CollectionSpec)
     for key, value in described(wanted).items():
         if found.get(key) != value:
             raise ConfigError(
-                f"collection {name} has {key} {found.get(key)!r}, {value!r} is wanted: lookalike index migrate"
+                f"collection {name} has {key} {found.get(key)!r}, {value!r} is wanted: declare the same, or drop "
+                "it and feed it anew"
             )

@@ -9,8 +9,9 @@ from qdrant_client import QdrantClient, models
 from embedder.index.payload import REVISION, from_payload
 from embedder.index.points import State, Sweep, Write, point_id
 from embedder.index.protocol import CollectionSpec
+from embedder.index.qdrant_server.expected import Expected, as_model
 from embedder.index.qdrant_server.transport import Transport, asked
-from embedder.index.qdrant_server.writes import still, write_all
+from embedder.index.qdrant_server.writes import write_all
 
 
 def sweep(client: QdrantClient, transport: Transport, spec: CollectionSpec, *, before_us: int, limit: int) -> int:
@@ -34,7 +35,7 @@ def sweep(client: QdrantClient, transport: Transport, spec: CollectionSpec, *, b
         point = from_payload({name: value for name, value in payload.items() if name != REVISION})
         if point.attempt is None:
             number = str(point_id(point.tenant_id, point.image_id))
-            plain.append(still(point.tenant_id, number, payload.get(REVISION)))
+            plain.append(as_model(Expected(point.tenant_id, number, payload.get(REVISION))))
         else:
             noted[point.tenant_id].append(Sweep(point.image_id, before_us))
     if plain:  # never with an empty filter: that would be everything

@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qdrant_client import models
-
 from embedder.index.fields import Field
 from embedder.index.payload import REVISION, from_payload, to_payload
 from embedder.index.points import Point, PutVector, Vector, Write, Written, apply, point_id
+from embedder.index.qdrant_server.expected import Expected
 from embedder.index.qdrant_server.schema import MAX_BATCH
 from embedder.index.qdrant_server.transport import Stored, Transport
 from embedder.index.query import unit
@@ -26,14 +25,13 @@ from streams.errors import DependencyError
 
 MAX_ROUNDS = 20
 """Each round somebody's write went through, so a loser this late fights with twenty others over one image."""
-NO_REVISION = "none"
-"""No point has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """A point as it was read, and the revision that has to be there still; both None where there is none."""
 
+    id: str
     point: Point | None
     revision: str | None
 
@@ -46,11 +44,6 @@ class Decision:
     point: Point
     with_vector: bool
     vector: Vector | None
-
-    @property
-    def id(self) -> str:
-        """The point's id."""
-        return str(point_id(self.point.tenant_id, self.point.image_id))
 
 
 def write_all(transport: Transport, tenant_id: str, writes: Sequence[Write], fields: Sequence[Field]) -> list[Written]:
@@ -83,11 +76,13 @@ def _write_part(
 def _read(transport: Transport, tenant_id: str, image_ids: Sequence[str]) -> dict[str, Known]:
     ids = {image_id: str(point_id(tenant_id, image_id)) for image_id in image_ids}
     payloads = transport.get(list(ids.values()))
-    found = {image_id: payloads.get(number) for image_id, number in ids.items()}
-    return {
-        image_id: Known(None, None) if payload is None else Known(from_payload(payload), payload.get(REVISION))
-        for image_id, payload in found.items()
-    }
+    return {image_id: _known(number, payloads.get(number)) for image_id, number in ids.items()}
+
+
+def _known(number: str, payload: dict[str, Any] | None) -> Known:
+    if payload is None:
+        return Known(number, None, None)
+    return Known(number, from_payload(payload), payload.get(REVISION))
 
 
 def decide(
@@ -119,30 +114,17 @@ def _store(transport: Transport, tenant_id: str, decided: Sequence[Decision], fi
         return set()
     revision = uuid.uuid4().hex
     whole: list[Stored] = []
-    conditions: list[models.Condition] = []
-    payloads: list[tuple[dict[str, Any], models.Filter]] = []
+    payloads: list[Stored] = []
     for one in decided:
-        payload = {**to_payload(one.point, fields), REVISION: revision}
-        condition = still(tenant_id, one.id, one.known.revision)
-        if one.with_vector or one.known.point is None:
-            whole.append(Stored(one.id, payload, None if one.vector is None else unit(one.vector)))
-            conditions.append(condition)
-        else:
-            payloads.append((payload, condition))
+        stored = Stored(
+            Expected(tenant_id, one.known.id, one.known.revision),
+            {**to_payload(one.point, fields), REVISION: revision},
+            None if one.vector is None else unit(one.vector),
+        )
+        (whole if one.with_vector or one.known.point is None else payloads).append(stored)
     if whole:
-        transport.upsert(whole, models.Filter(should=conditions))
+        transport.upsert(whole)
     if payloads:
         transport.overwrite(payloads)
-    stored = transport.get([one.id for one in decided], [REVISION])
-    return {one.point.image_id for one in decided if stored.get(one.id, {}).get(REVISION) != revision}
-
-
-def still(tenant_id: str, number: str, revision: str | None) -> models.Filter:
-    """That the point is this tenant's, and is what was read; where there was none, nothing that exists holds."""
-    return models.Filter(
-        must=[
-            models.HasIdCondition(has_id=[number]),
-            models.FieldCondition(key="tenant_id", match=models.MatchValue(value=tenant_id)),
-            models.FieldCondition(key=REVISION, match=models.MatchValue(value=revision or NO_REVISION)),
-        ]
-    )
+    there = transport.get([one.known.id for one in decided], [REVISION])
+    return {one.point.image_id for one in decided if there.get(one.known.id, {}).get(REVISION) != revision}
