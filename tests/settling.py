@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from embedder.index.edge.shard import EdgeIndex
+from embedder.index.apart.engine import EngineApart
 from tests.waiting import wait_until
 
 
-def settle(index: EdgeIndex, meanwhile: Callable[[], object] = lambda: None) -> None:
+def settle(index: EngineApart, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Maintain until it is done, calling `meanwhile` between the steps."""
     assert index.busy(), "nothing is under way"
 

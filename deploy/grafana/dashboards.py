@@ -207,7 +207,15 @@ INDEX = [
         [("lookalike_index_disk_free_bytes / lookalike_index_disk_size_bytes", "{{instance}}")],
         "percentunit",
     ),
-    Panel("Memory", "Resident", [('process_resident_memory_bytes{job="lookalike-index"}', "{{instance}}")], "bytes"),
+    Panel(
+        "Memory",
+        "Resident: of the process that answers, of those that hold the vectors",
+        [
+            ('process_resident_memory_bytes{job="lookalike-index"}', "{{instance}}"),
+            ("lookalike_index_holders_resident_bytes", "{{instance}} vectors"),
+        ],
+        "bytes",
+    ),
 ]
 
 _REQUESTS = f"rate(lookalike_query_total[{R}])"

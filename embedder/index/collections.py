@@ -26,10 +26,14 @@ MAX_DIM = 65_536
 _NAME = re.compile(r"[a-z0-9_.-]{1,200}\Z")
 
 
-class Engine(Searcher, Maintenance, Sweeper, Protocol):
-    """An index inside the index process: one thread calls it, durability is asked for apart."""
+class Answering(Searcher, Maintenance, Sweeper, Protocol):
+    """What a collection is asked; one thread asks, durability is asked for apart."""
 
     def read(self, tenant_id: str, image_ids: Sequence[str]) -> list: ...  # type: ignore[type-arg]  # as Writer
+
+
+class Engine(Answering, Protocol):
+    """An index inside the index process, or held by another one for it."""
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         """Apply; visible to searches on return, durable after the next `flush`."""
@@ -47,8 +51,16 @@ class Engine(Searcher, Maintenance, Sweeper, Protocol):
         """Whether maintenance is under way: `maintain` is then called more often."""
         ...
 
+    def held(self) -> bool:
+        """Whether nothing may be written for now: its files are being copied. Changes in `maintain` only."""
+        ...
+
     def maintain(self, *, idle_s: float) -> None:
-        """Keep it quick: called between requests; `idle_s` since the last one. May block for seconds."""
+        """Keep it quick: called between requests; `idle_s` since the last one.
+
+        Raises:
+            DependencyError: the engine is lost; only a new start knows what is on the disk.
+        """
         ...
 
     def close(self) -> None:

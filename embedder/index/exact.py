@@ -232,6 +232,9 @@ class ExactIndex:
     def busy(self) -> bool:
         return False
 
+    def held(self) -> bool:
+        return False
+
     def optimise_soon(self) -> None:
         """There is no graph to build."""
 

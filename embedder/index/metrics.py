@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ class IndexMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        registry.register(_Holders())
         if folder is not None:
             registry.register(_Disk(folder))
 
@@ -59,6 +61,36 @@ OPERATIONS = frozenset(
     }
 )
 """What a client may ask for: a label must not be what somebody sends."""
+
+
+class _Holders(Collector):
+    """The processes that hold the vectors, or optimise a copy of them, are children of this one."""
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return (_resident(),)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = _resident()
+        family.add_metric([], sum(map(_resident_bytes, _children())))
+        yield family
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def _resident_bytes(pid: str) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it ended meanwhile
+
+
+def _resident() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "lookalike_index_holders_resident_bytes",
+        "Resident memory of the processes that hold the vectors, and of those that optimise a copy",
+    )
 
 
 class _Disk(Collector):

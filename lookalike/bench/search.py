@@ -33,7 +33,7 @@ from lookalike.bench.clustered import FIELDS, HALF, SHAPES, TENTH, TINY, TWENTIE
 from lookalike.bench.figures import percentile
 from lookalike.bench.load import Job, Result
 from lookalike.bench.peers import run_peers
-from lookalike.bench.proc import device, rss_mb
+from lookalike.bench.proc import descendants, device, rss_mb
 from lookalike.local.processes import OwnProcess, free_ports
 from lookalike.output import note
 
@@ -103,6 +103,7 @@ def build(place: Place, data: Clustered) -> dict[str, float]:
     """Write every point and build the graphs, as the index process would; a build that is there is used again."""
     if place.built.exists():
         return dict(json.loads(place.built.read_text()))
+    from embedder.index.apart.engine import EngineApart
     from embedder.index.collections import Collections
     from embedder.index.edge.shard import EdgeIndex
 
@@ -110,12 +111,9 @@ def build(place: Place, data: Clustered) -> dict[str, float]:
     note(f"{data.n_points} vectors are made; building")
     spec = CollectionSpec("bench", f"clustered-{data.dim}", data.dim, FIELDS)
     place.index.mkdir(parents=True, exist_ok=True)
-    collections = Collections(place.index, EdgeIndex, engine="edge")
-    collections.ensure(spec)
+    Collections(place.index, EngineApart, engine="edge").ensure(spec)
     started = time.monotonic()
-    with closing(collections):
-        index = collections.get(spec.name)
-        assert isinstance(index, EdgeIndex)
+    with closing(EdgeIndex(spec, place.index / "collections" / spec.name)) as index:
         for tenant_id, rows in data.batches(WRITES):
             index.write_now(tenant_id, [data.put(row, vectors[row]) for row in rows])
         written_s = time.monotonic() - started
@@ -304,7 +302,7 @@ def run_search(folder: Path, *, n_points: int, dim: int, n_queries: int, seconds
         for row in ask_all(client, place, data, n_queries=n_queries):
             note(json.dumps(row))
             rows.append(row)
-            resident.append(rss_mb(pid))
+            resident.append(sum(map(rss_mb, descendants(pid))))
         with answering(place) as port:
             for row in rows:
                 row.update(over_http(port, data, QUESTIONS[row["shape"]], seconds=seconds / 2))

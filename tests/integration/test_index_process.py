@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from embedder.index.apart.engine import EngineApart
 from embedder.index.codec import encode
 from embedder.index.edge.shard import EdgeIndex
 from embedder.index.exact import ExactIndex
@@ -153,6 +154,42 @@ def _check_survivors(client: IndexClient, sent: dict[str, int], acknowledged: di
     counted = client.count(TENANT)
     assert counted[State.INDEXED] == len(hits)
     assert counted[State.INDEXED] + counted[State.DELETED] == len(points)
+
+
+def test_a_holder_that_dies_ends_the_process(tmp_path: Path) -> None:
+    """The process that has the vectors is killed alone (the kernel picks the largest): the index ends, with 1, so
+    that whoever supervises it starts it again; what was acknowledged is there."""
+    process = IndexProcess(tmp_path / "data", engine="edge")
+    with process, closing(process.client(SPEC)) as client:
+        write(client, put("a"))
+        (holder,) = _children(process.pid)
+        os.kill(holder, signal.SIGKILL)
+        assert process.ended() == 1
+        with pytest.raises(DependencyError):
+            write(client, put("b"))
+        process.start()
+        assert client.count(TENANT)[State.INDEXED] == 1
+        write(client, put("b"))
+
+
+def test_no_holder_is_left_behind(tmp_path: Path) -> None:
+    """A process that is killed takes the one that has its vectors with it."""
+    process = IndexProcess(tmp_path / "data", engine="edge")
+    with process, closing(process.client(SPEC)) as client:
+        write(client, put("a"))
+        (holder,) = _children(process.pid)
+        process.kill()
+        wait_until(lambda: not Path(f"/proc/{holder}").exists())
+        process.start()
+        assert client.count(TENANT)[State.INDEXED] == 1
+        (other,) = _children(process.pid)
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+        assert not Path(f"/proc/{other}").exists()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("engine", ["edge", "exact"])
@@ -620,13 +657,14 @@ def test_the_optimised_shard_finds_what_exact_finds(
         truth.write_now(tenant_id, batch)
     queries = (centres[:30] + 0.5 * rng.normal(size=(30, spec.dim))).astype(np.float32)
     assert _recall(index, truth, queries) >= 0.97
-    index.maintain(idle_s=60.0)
-    assert index.busy(), "it optimises aside"
-    settle(index)
-    info = index._shard.info()
-    assert info.indexed_vectors_count >= 0.9 * info.points_count, "the graph was built"
     index.close()
+    with closing(EngineApart(spec, home)) as apart:
+        apart.maintain(idle_s=60.0)
+        assert apart.busy(), "it optimises aside"
+        settle(apart)
     with closing(EdgeIndex(spec, home)) as again:
+        info = again._shard.info()
+        assert info.indexed_vectors_count >= 0.9 * info.points_count, "the graph was built"
         assert _recall(again, truth, queries) >= 0.97
         again.write_now("large", [bury("i1-0"), Note("i1-1", Attempt(MIN_VERSION + 9, AttemptState.FAILED))])
         truth.write_now("large", [bury("i1-0"), Note("i1-1", Attempt(MIN_VERSION + 9, AttemptState.FAILED))])
@@ -652,9 +690,9 @@ def _recall(index: EdgeIndex, truth: ExactIndex, queries: npt.NDArray[np.float32
 
 def test_optimising_waits_for_enough_points_and_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing below the lower number; above it only when idle; above the upper number at once; then not again."""
-    monkeypatch.setattr("embedder.index.edge.shard.OPTIMISE_IDLE_AT", 10)
-    monkeypatch.setattr("embedder.index.edge.shard.OPTIMISE_AT", 30)
-    with closing(EdgeIndex(SPEC, tmp_path)) as index:
+    monkeypatch.setattr("embedder.index.apart.upkeep.OPTIMISE_IDLE_AT", 10)
+    monkeypatch.setattr("embedder.index.apart.upkeep.OPTIMISE_AT", 30)
+    with closing(EngineApart(SPEC, tmp_path)) as index:
         index.write_now(TENANT, [put(f"i{n}") for n in range(9)])
         index.maintain(idle_s=60.0)
         assert not index.busy()

@@ -16,7 +16,7 @@ import pytest
 
 from embedder.index.collections import Collections
 from embedder.index.exact import ExactIndex
-from embedder.index.points import State, Write, Written
+from embedder.index.points import Point, State, Write, Written
 from embedder.index.protocol import Hits
 from embedder.index.query import Query, like
 from embedder.index.service.client import IndexClient
@@ -145,6 +145,66 @@ def test_a_call_of_many_writes_lets_searches_in_between(tmp_path: Path) -> None:
         assert index.did.index("search") < 32
         assert written.result(30).written == (Written.APPLIED,) * 64
         assert writer.count("acme")[State.INDEXED] == 64
+
+
+class BeingCopied(SlowToWrite):
+    """An index whose files are copied for as long as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = self.copying = False
+
+    def busy(self) -> bool:
+        return True
+
+    def held(self) -> bool:
+        return self.copying
+
+    def maintain(self, *, idle_s: float) -> None:
+        self.copying = self.wanted
+
+
+def test_writes_wait_while_the_files_are_copied_and_searches_do_not(tmp_path: Path) -> None:
+    """Nothing may change under the copy. What is searched meanwhile is answered, on the writer's own connection too;
+    what is written is kept for after it, and whoever reads what is stored waits for that."""
+    index = BeingCopied()
+    with _served(index, tmp_path) as socket_path, closing(IndexClient(socket_path, spec=SPEC)) as client:
+        client.count("acme")
+        index.wanted = True
+        wait_until(lambda: index.copying)
+        written = [client.write("acme", [put(f"i{n}")]) for n in range(5)]
+        for _ in range(20):
+            assert client.search("acme", like(towards(1))).hits == ()
+        read: list[Point | None] = []
+        reading = threading.Thread(target=lambda: read.extend(client.read("acme", ["i4"])))
+        reading.start()
+        assert not any(one.done() for one in written)
+        assert not read
+        index.wanted = False
+        for one in written:
+            assert one.result(30).written == (Written.APPLIED,)
+        reading.join(30)
+        assert read[0] is not None
+        assert client.count("acme")[State.INDEXED] == 5
+
+
+def test_a_call_of_many_writes_stops_in_the_middle_for_a_copy(tmp_path: Path) -> None:
+    """Not one more piece of it is applied while files are copied, and its connection's searches are answered."""
+    index = BeingCopied()
+    with _served(index, tmp_path) as socket_path, closing(IndexClient(socket_path, spec=SPEC)) as client:
+        client.count("acme")
+        written = client.write("acme", [put(f"i{n}") for n in range(400)])
+        wait_until(lambda: len(index.did) > 0)
+        index.wanted = True
+        wait_until(lambda: index.copying)
+        client.search("acme", like(towards(1)))
+        n_applied = index.did.count("write")
+        for _ in range(20):
+            client.search("acme", like(towards(1)))
+        assert index.did.count("write") == n_applied < 400
+        assert not written.done()
+        index.wanted = False
+        assert len(written.result(30).written) == 400
 
 
 def test_of_a_call_with_one_bad_vector_nothing_is_applied(tmp_path: Path) -> None:

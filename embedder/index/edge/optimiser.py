@@ -1,32 +1,44 @@
-"""The second process: it optimises a clone while the index goes on answering from the shard.
+"""The process that copies a shard's files and optimises the copy, while searches go on on the shard.
 
-``python -m embedder.index.edge.optimiser FOLDER``; exit 0: the clone is optimised, flushed and closed.
-Nothing but the clone is touched, so it may be killed at any moment.
+``python -m embedder.index.edge.optimiser SHARD FOLDER PARENT``. A byte on stdout: the copy is made, and the shard may
+be written to again. Exit 0: it is optimised, flushed and closed. Nothing but the copy is touched, so it may be
+killed at any moment.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 from qdrant_edge import EdgeShard
+
+from embedder.index.edge.clone import clone
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main(folder: str, parent: int) -> None:
-    """Optimise the shard in `folder`; ends with its parent."""
+def main(shard: Path, folder: Path, parent: int) -> None:
+    """Copy `shard` to `folder` and optimise it there; ends with its parent."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the line above
         sys.exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the index process ends this one
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        clone(shard, folder)
+    except OSError as exc:  # a full disk
+        sys.exit(f"the shard was not copied: {exc}")
+    os.write(sys.stdout.fileno(), b".")
     os.nice(3)  # searches go first; more would starve it beside a busy worker
-    shard = EdgeShard.load(folder)
-    shard.optimize()
-    shard.flush()
-    shard.close()
+    copy = EdgeShard.load(str(folder))
+    copy.optimize()
+    copy.flush()
+    copy.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""Qdrant Edge: the embedded index. The only file that knows the binding; it runs in the index process alone.
+"""Qdrant Edge: the embedded index. The only file that asks the binding, in a process of its own.
 
 What is done here that the documentation does not ask for was measured (docs/index.md): no call
 releases Python's lock, so one thread is enough; nothing is optimised unless somebody says so; `load`
@@ -36,10 +36,9 @@ from qdrant_edge import Filter as EdgeFilter
 from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 
-from embedder.index.edge.aside import Entry, Pointer
 from embedder.index.edge.conditions import any_tenant, conditions
 from embedder.index.edge.create import VECTOR, create
-from embedder.index.edge.upkeep import Upkeep
+from embedder.index.edge.pointer import Pointer
 from embedder.index.facets import TAGS, from_keywords, most_frequent, prefix_of
 from embedder.index.filters import Filter, check_filter
 from embedder.index.payload import from_payload, to_payload
@@ -63,36 +62,29 @@ log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
-OPTIMISE_AT = 20_000
-"""So many points outside of the graph are searched row by row: about 5 ms more per search."""
-OPTIMISE_IDLE_AT = 2_000
-OPTIMISE_IDLE_S = 5.0
 MAX_TENANTS = 1_000_000
 FACET_FIRST, FACET_MOST = 200, 20_000
 """Values of all attributes lie in one field, the most frequent come first: so many are looked through."""
 
 
 class EdgeIndex:
-    """One collection as one shard. Not thread-safe; the index process calls it from one thread."""
+    """One collection as one shard. Not thread-safe, and it holds Python's lock while it works."""
 
-    def __init__(self, spec: CollectionSpec, home: Path) -> None:
-        """Open the shard under `home`, or create it with all payload indexes.
+    def __init__(self, spec: CollectionSpec, home: Path, *, folder: Path | None = None) -> None:
+        """Open the shard under `home`, or create it with all payload indexes; `folder` is a copy optimised just now.
 
         Raises:
             ConfigError: it cannot be opened (another process has it, a damaged file).
         """
         self._spec = spec
-        self._pointer = Pointer(home)
-        folder = self._pointer.folder()
-        self._pointer.sweep()
+        fresh = folder is not None
+        folder = folder or Pointer(home).folder()
         try:
             self._shard = EdgeShard.load(str(folder)) if folder.exists() else create(folder, spec)
         except Exception as exc:  # the binding raises bare exceptions with a text only
             raise ConfigError(f"the index in {folder} cannot be opened: {exc}") from exc
         info = self._shard.info()
-        self._asked_for = False
-        self._upkeep = Upkeep(self, self._pointer)
-        self._unoptimised = info.points_count - info.indexed_vectors_count
+        self._unoptimised = 0 if fresh else info.points_count - info.indexed_vectors_count
 
     # ---- writes ------------------------------------------------------------------------------------
 
@@ -105,10 +97,6 @@ class EdgeIndex:
         for write in writes:
             if isinstance(write, PutVector):
                 check_vector(write.vector, self._spec.dim)
-        self._upkeep.note((tenant_id, tuple(writes)))
-        return self._apply(tenant_id, writes)
-
-    def _apply(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         known = self._read(tenant_id, [write.image_id for write in writes])
         points: dict[str, Point] = dict(known)
         vectors: dict[str, Vector | None] = {}
@@ -296,10 +284,6 @@ class EdgeIndex:
         return TenantStats(self._spec.name, self.count(tenant_id), attempts)
 
     def delete_tenant(self, tenant_id: str) -> int:
-        self._upkeep.note((tenant_id, None))
-        return self._drop(tenant_id)
-
-    def _drop(self, tenant_id: str) -> int:
         own = conditions(tenant_id)
         n = _asked(self._shard.count, CountRequest(filter=own, exact=True))
         _asked(self._shard.update, UpdateOperation.delete_points_by_filter(own))
@@ -320,60 +304,18 @@ class EdgeIndex:
     def waiting(self) -> int:
         return self._unoptimised
 
-    def optimise_soon(self) -> None:
-        self._asked_for = True
-
-    def maintain(self, *, idle_s: float) -> None:
-        """Build graphs where enough points wait for them: soon when nobody asks, in any case at 20,000.
-
-        Another process does that on a clone (:mod:`embedder.index.edge.upkeep`); called often meanwhile.
-        """
-        if self._upkeep.busy:
-            self._upkeep.go_on()
-            return
-        due = self._unoptimised >= OPTIMISE_AT or self._asked_for
-        if due or (self._unoptimised >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S):
-            self._asked_for = False
-            self.flush()
-            self._upkeep.start(self._unoptimised)
-
-    def busy(self) -> bool:
-        return self._upkeep.busy
-
-    def apply_to(self, shard: EdgeShard, entries: Sequence[Entry]) -> None:
-        """Apply writes to a shard that is to take this one's place, and make them durable. DependencyError."""
-        mine, waiting, self._shard = self._shard, self._unoptimised, shard
-        try:
-            for tenant_id, writes in entries:
-                if writes is None:
-                    self._drop(tenant_id)
-                else:
-                    self._apply(tenant_id, writes)
-            self.flush()
-        finally:
-            self._shard, self._unoptimised = mine, waiting
-
-    def same_points(self, shard: EdgeShard) -> bool:
-        """Whether another shard holds as many points."""
-        ours, theirs = (_asked(one.count, CountRequest(exact=True)) for one in (self._shard, shard))
-        return ours == theirs
-
-    def take(self, shard: EdgeShard, *, built: int) -> None:
-        """Let another shard be this one's: `built` points have their graphs there."""
-        old, self._shard = self._shard, shard
-        self._unoptimised = max(0, self._unoptimised - built)
-        _asked(old.close)
+    def n_points(self) -> int:
+        """How many points there are, tombstones and empty ones included."""
+        return _asked(self._shard.count, CountRequest(exact=True))
 
     def optimise(self) -> None:
         """Build every graph that is missing, now, in this process. Blocks: half a millisecond for each new point."""
-        self._asked_for = False
         started, points = time.monotonic(), self._unoptimised
         _asked(self._shard.optimize)
         self._unoptimised = 0
         log.info("optimised", points=points, took_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
-        self._upkeep.give_up()
         try:
             self.flush()
         finally:

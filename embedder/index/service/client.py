@@ -4,44 +4,31 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from embedder.index.codec import asked, encode, encode_writes
-from embedder.index.filters import Filter
-from embedder.index.points import Point, PutVector, State, Write
-from embedder.index.protocol import CollectionInfo, CollectionSpec, Facet, Hits, IndexStats, Page, Receipt, TenantStats
+from embedder.index.points import PutVector, Write
+from embedder.index.protocol import CollectionInfo, CollectionSpec, Hits, Receipt
 from embedder.index.query import Query, each_answered
+from embedder.index.service.calls import Calls, Result
 from embedder.index.service.connection import Connection
 from embedder.index.service.wire import ErrorData, raised
 from embedder.models.vectors import check_vector
 from streams.errors import DependencyError, QueryError
 
-Result = TypeVar("Result")
-
-_points = msgspec.msgpack.Decoder(list[Point | None]).decode
-_point: Callable[[msgspec.Raw], Point | None] = msgspec.msgpack.Decoder(Point | None).decode
-_hits = msgspec.msgpack.Decoder(Hits).decode
 _answers = msgspec.msgpack.Decoder(list[tuple[ErrorData | None, Hits | None]]).decode
-_facet = msgspec.msgpack.Decoder(Facet).decode
-_page = msgspec.msgpack.Decoder(Page).decode
-_count = msgspec.msgpack.Decoder(dict[State, int]).decode
-_spec = msgspec.msgpack.Decoder(CollectionSpec).decode
-_stats = msgspec.msgpack.Decoder(IndexStats).decode
-_sample: Callable[[msgspec.Raw], tuple[str, str] | None] = msgspec.msgpack.Decoder(tuple[str, str] | None).decode
-_tenant_stats = msgspec.msgpack.Decoder(TenantStats).decode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
 _collections = msgspec.msgpack.Decoder(list[CollectionInfo]).decode
 _nothing = msgspec.msgpack.Decoder(None).decode
 _number = msgspec.msgpack.Decoder(int).decode
 
 
-class IndexClient:
+class IndexClient(Calls):
     """Writer (with a `spec`), Searcher and Maintenance of a collection in the index process. Thread-safe.
 
     A connection that is lost fails the calls under way with DependencyError; the next call connects
@@ -61,11 +48,6 @@ class IndexClient:
         self._connection: Connection | None = None
         self._connecting: Future[Connection] | None = None
 
-    # ---- Writer ------------------------------------------------------------------------------------
-
-    def read(self, tenant_id: str, image_ids: Sequence[str]) -> list[Point | None]:
-        return self._ask("read", encode((tenant_id, list(image_ids))), _points)
-
     def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[Receipt]:
         for write in writes:
             if isinstance(write, PutVector) and self._own is not None:
@@ -75,53 +57,11 @@ class IndexClient:
         answered.add_done_callback(lambda done: _hand_over(done, receipt, _receipt))
         return receipt
 
-    # ---- Searcher ----------------------------------------------------------------------------------
-
-    def spec(self) -> CollectionSpec:
-        return self._ask("spec", encode(None), _spec)
-
-    def get(self, tenant_id: str, image_id: str) -> Point | None:
-        return self._ask("get", encode((tenant_id, image_id)), _point)
-
-    def search(self, tenant_id: str, query: Query) -> Hits:
-        return self._ask("search", encode((tenant_id, asked(query))), _hits)
-
     def search_batch(self, tenant_id: str, queries: Sequence[Query]) -> Sequence[Hits | QueryError]:
         ready = each_answered(asked, queries)
         sound = [one for one in ready if not isinstance(one, QueryError)]
         found = iter(self._ask("search_batch", encode((tenant_id, sound)), _answers) if sound else ())
         return [one if isinstance(one, QueryError) else _answer(*next(found)) for one in ready]
-
-    def facet(self, tenant_id: str, field: str, *, filter: Filter | None = None, limit: int = 10) -> Facet:  # noqa: A002
-        return self._ask("facet", encode((tenant_id, field, filter, limit)), _facet)
-
-    def list(
-        self,
-        tenant_id: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        states: Sequence[State] = (),
-        filter: Filter | None = None,  # noqa: A002
-    ) -> Page:
-        return self._ask("list", encode((tenant_id, limit, cursor, tuple(states), filter)), _page)
-
-    def count(self, tenant_id: str) -> Mapping[State, int]:
-        return self._ask("count", encode(tenant_id), _count)
-
-    # ---- Maintenance -------------------------------------------------------------------------------
-
-    def stats(self) -> IndexStats:
-        return self._ask("stats", encode(None), _stats)
-
-    def sample(self) -> tuple[str, str] | None:
-        return self._ask("sample", encode(None), _sample)
-
-    def tenant_stats(self, tenant_id: str) -> TenantStats:
-        return self._ask("tenant_stats", encode(tenant_id), _tenant_stats)
-
-    def delete_tenant(self, tenant_id: str) -> int:
-        return self._ask("delete_tenant", encode(tenant_id), _number)
 
     def flush(self) -> None:
         self._ask("flush", encode(None), _nothing)
@@ -142,9 +82,6 @@ class IndexClient:
 
     def drop(self, name: str) -> None:
         self._ask("drop", encode(name), _nothing)
-
-    def sweep(self, before_us: int, *, limit: int) -> int:
-        return self._ask("sweep", encode((before_us, limit)), msgspec.msgpack.Decoder(int).decode)
 
     def ping(self) -> int:
         """The process id of the index process."""

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from embedder.index.codec import Asked, decode_writes, encode
-from embedder.index.collections import Collections, Engine
+from embedder.index.collections import Answering, Collections, Engine
 from embedder.index.filters import Filter
 from embedder.index.points import PutVector, State, Write
 from embedder.index.protocol import CollectionSpec, Hits
 from embedder.index.service.wire import ErrorData, error_data
 from embedder.models.vectors import check_vector
 from streams.errors import QueryError
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """An engine whose points are another process's."""
+
+    def forward(self, operation: str, arguments: msgspec.Raw) -> bytes:
+        """The encoded result of one of :data:`READS` or :data:`CHANGES`."""
+        ...
+
 
 _text = msgspec.msgpack.Decoder(str)
 _read = msgspec.msgpack.Decoder(tuple[str, list[str]])
@@ -63,15 +74,15 @@ def _do_drop(collections: Collections, arguments: msgspec.Raw) -> bytes:
     return encode(None)
 
 
-def _do_read(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_read(engine: Answering, arguments: msgspec.Raw) -> bytes:
     return encode(engine.read(*_read.decode(arguments)))
 
 
-def _do_get(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_get(engine: Answering, arguments: msgspec.Raw) -> bytes:
     return encode(engine.get(*_get.decode(arguments)))
 
 
-def _do_search(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_search(engine: Answering, arguments: msgspec.Raw) -> bytes:
     tenant_id, asked = _search.decode(arguments)
     return encode(engine.search(tenant_id, asked.query()))
 
@@ -84,42 +95,42 @@ def search_batch(engine: Engine, arguments: msgspec.Raw) -> Iterator[tuple[Error
         yield (error_data(answer), None) if isinstance(answer, QueryError) else (None, answer)
 
 
-def _do_facet(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_facet(engine: Answering, arguments: msgspec.Raw) -> bytes:
     tenant_id, field, condition, limit = _facet.decode(arguments)
     return encode(engine.facet(tenant_id, field, filter=condition, limit=limit))
 
 
-def _do_list(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_list(engine: Answering, arguments: msgspec.Raw) -> bytes:
     tenant_id, limit, cursor, states, condition = _list.decode(arguments)
     return encode(engine.list(tenant_id, limit=limit, cursor=cursor, states=states, filter=condition))
 
 
-def _do_count(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_count(engine: Answering, arguments: msgspec.Raw) -> bytes:
     return encode(engine.count(_text.decode(arguments)))
 
 
-def _do_spec(engine: Engine, _arguments: msgspec.Raw) -> bytes:
+def _do_spec(engine: Answering, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.spec())
 
 
-def _do_tenant_stats(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_tenant_stats(engine: Answering, arguments: msgspec.Raw) -> bytes:
     return encode(engine.tenant_stats(_text.decode(arguments)))
 
 
-def delete_tenant(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def delete_tenant(engine: Answering, arguments: msgspec.Raw) -> bytes:
     """Remove a tenant's points; the answer waits for the next flush."""
     return encode(engine.delete_tenant(_text.decode(arguments)))
 
 
-def _do_stats(engine: Engine, _arguments: msgspec.Raw) -> bytes:
+def _do_stats(engine: Answering, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.stats())
 
 
-def _do_sample(engine: Engine, _arguments: msgspec.Raw) -> bytes:
+def _do_sample(engine: Answering, _arguments: msgspec.Raw) -> bytes:
     return encode(engine.sample())
 
 
-def _do_sweep(engine: Engine, arguments: msgspec.Raw) -> bytes:
+def _do_sweep(engine: Answering, arguments: msgspec.Raw) -> bytes:
     before_us, limit = _sweep.decode(arguments)
     return encode(engine.sweep(before_us, limit=limit))
 
@@ -133,7 +144,7 @@ WHOLE: dict[str, Callable[[Collections, msgspec.Raw], bytes]] = {
 }
 """Operations on collections as a whole, answered at once."""
 
-READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
+READS: dict[str, Callable[[Answering, msgspec.Raw], bytes]] = {
     "read": _do_read,
     "get": _do_get,
     "search": _do_search,
@@ -148,10 +159,24 @@ READS: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
 }
 """Operations on one collection that are answered at once."""
 
+
+def perform(engine: Engine, operation: str, arguments: msgspec.Raw) -> bytes:
+    """One operation on one collection; where another process holds it, encoded as it came. ValueError: no such one."""
+    does = READS.get(operation) or CHANGES.get(operation)
+    if does is None:
+        raise ValueError(f"unknown operation {operation[:40]!r}")
+    if operation != "flush" and isinstance(engine, Forwards):
+        return engine.forward(operation, arguments)
+    return does(engine, arguments)
+
+
 SEARCHES = frozenset({"search", "search_batch", "facet", "list"})
 """What people wait for; a worker's reads are not among them."""
 
-CHANGES: dict[str, Callable[[Engine, msgspec.Raw], bytes]] = {
+HELD = frozenset({"write", "delete_tenant", "sweep"})
+"""What waits while the engine's files are being copied."""
+
+CHANGES: dict[str, Callable[[Answering, msgspec.Raw], bytes]] = {
     "delete_tenant": delete_tenant,
     "flush": lambda _engine, _arguments: encode(None),
 }

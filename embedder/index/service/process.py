@@ -8,10 +8,12 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from embedder.index.collections import Collections, Engine
 from embedder.index.metrics import IndexMetrics
@@ -20,6 +22,7 @@ from embedder.index.service.server import IndexServer
 from streams.errors import ConfigError, DependencyError
 from streams.status_server import StatusServer, process_registry
 
+LEFT_BEHIND_S = 5.0
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107; room for the suffix of a temporary name."""
 
@@ -71,13 +74,10 @@ def serve_forever(*, data: Path, engine: str, socket_path: Path, status: StatusA
     except OSError as exc:
         raise ConfigError(f"{data} cannot be written: {exc.strerror or exc}") from exc
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise ConfigError(f"another index process has {data}: stop it, or choose another folder") from exc
+        _lock(lock, data)
         _claim(socket_path)
         try:
-            asyncio.run(_serve(data, engine, socket_path, status))
+            asyncio.run(_serve(data, _opener(engine, lock.fileno()), engine, socket_path, status))
         except DependencyError:  # told already; whoever supervises starts it again on what is on the disk
             return 1
         finally:
@@ -85,9 +85,33 @@ def serve_forever(*, data: Path, engine: str, socket_path: Path, status: StatusA
     return 0
 
 
-async def _serve(data: Path, engine: str, socket_path: Path, status: StatusAddress | None) -> None:
+def _lock(lock: IO[str], data: Path) -> None:
+    """Have the folder. Holders share the lock: those of a process that was killed need a moment to go, gigabytes as
+    they are."""
+    deadline = time.monotonic() + LEFT_BEHIND_S
+    while not _locked(lock):
+        if time.monotonic() > deadline:
+            raise ConfigError(f"another index process has {data}: stop it, or choose another folder")
+        time.sleep(0.05)
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _serve(
+    data: Path,
+    open_engine: Callable[[CollectionSpec, Path], Engine],
+    engine: str,
+    socket_path: Path,
+    status: StatusAddress | None,
+) -> None:
     registry = process_registry()
-    collections = Collections(data, _opener(engine), engine=engine)
+    collections = Collections(data, open_engine, engine=engine)
     with ExitStack() as stack:
         stack.callback(collections.close)
         collections.open_all()
@@ -103,13 +127,14 @@ async def _serve(data: Path, engine: str, socket_path: Path, status: StatusAddre
         await server.serve(socket_path, stop)
 
 
-def _opener(engine: str) -> Callable[[CollectionSpec, Path], Engine]:
+def _opener(engine: str, lock: int) -> Callable[[CollectionSpec, Path], Engine]:
+    """How collections are opened; `lock` is the folder's, which is let go when nobody has it any more."""
     if engine == "exact":
         from embedder.index.exact import ExactIndex  # noqa: PLC0415 - only the engine that is used is loaded
 
         return lambda spec, home: ExactIndex(spec, journal=home / "journal")
     if engine == "edge":
-        from embedder.index.edge.shard import EdgeIndex  # noqa: PLC0415 - as above
+        from embedder.index.apart.engine import EngineApart  # noqa: PLC0415 - as above
 
-        return EdgeIndex
+        return lambda spec, home: EngineApart(spec, home, inherited=(lock,))
     raise ConfigError(f"index engine {engine!r} is not known: use edge or exact")

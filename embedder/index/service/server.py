@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,7 +22,7 @@ from embedder.index.codec import encode
 from embedder.index.collections import Collections
 from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import Receipt
-from embedder.index.service.operations import CHANGES, READS, SEARCHES, WHOLE, checked_writes, search_batch
+from embedder.index.service.operations import CHANGES, HELD, SEARCHES, WHOLE, checked_writes, perform, search_batch
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
 from streams.errors import DependencyError
 from streams.event import now_us
@@ -38,6 +40,8 @@ SEARCHED_S = 2.0
 MAX_FLUSH_WAIT_S = 3.0
 WRITE_PIECE = 4
 """Writes applied in one go, about 1 ms: a search must not wait for a whole call of them."""
+MAX_HELD = 64
+"""Writes of one connection that wait for a copy while its searches are answered; with more, those wait too."""
 MAINTAIN_EVERY_S = 0.5
 MAINTAIN_BUSY_S = 0.02
 LAST_ANSWERS_S = 1.0
@@ -61,12 +65,15 @@ class IndexServer:
         self._waiting: list[tuple[asyncio.StreamWriter, int, bytes]] = []
         self._stop = asyncio.Event()
         self._failed: DependencyError | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._held: asyncio.Future[None]
         self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
         self._flushed_at = 0.0
         self._flush_took_s = 0.0
         self._searched_at = float("-inf")
         self._last_request_at = self._maintained_at = clock()
-        self._batches: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(self, socket_path: Path, stop: asyncio.Event) -> None:
@@ -76,6 +83,7 @@ class IndexServer:
             DependencyError: a flush failed; everything that waited for it was told so.
         """
         self._stop = stop
+        self._held = asyncio.get_running_loop().create_future()
         server = await asyncio.start_unix_server(self._client, path=str(socket_path), limit=MAX_FRAME_BYTES + HEAD.size)
         os.chmod(socket_path, 0o600)
         log.info("index answers", socket=str(socket_path))
@@ -107,6 +115,7 @@ class IndexServer:
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection. What it sends wrongly closes it, and nothing else."""
         self._clients[writer] = asyncio.current_task()
+        held: deque[asyncio.Task[None]] = deque()
         try:
             while True:
                 (length,) = HEAD.unpack(await reader.readexactly(HEAD.size))
@@ -117,12 +126,7 @@ class IndexServer:
                 self._last_request_at = self._clock()
                 if request.operation in SEARCHES:
                     self._searched_at = self._last_request_at
-                if request.operation == "search_batch":  # its connection goes on meanwhile
-                    batch = asyncio.ensure_future(self._answer_batch(request, writer))
-                    self._batches.add(batch)
-                    batch.add_done_callback(self._batches.discard)
-                else:
-                    await self._answer(request, writer)
+                await self._in_turn(request, writer, held)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # it hung up
@@ -131,6 +135,37 @@ class IndexServer:
         finally:
             self._clients.pop(writer, None)
             writer.close()
+
+    async def _in_turn(self, request: Request, writer: asyncio.StreamWriter, held: deque[asyncio.Task[None]]) -> None:
+        """Answer what a connection asks in its order, but let searches overtake writes that wait for a copy.
+
+        `held` are those; what is neither a search nor another one of them waits for them, so that a client reads
+        what it wrote.
+        """
+        if request.operation == "search_batch":  # its connection goes on meanwhile
+            self._aside(self._answer_batch(request, writer))
+        elif request.operation in HELD and len(held) < MAX_HELD:
+            task = self._aside(self._answer_after(held[-1] if held else None, request, writer))
+            await asyncio.wait((task, self._held), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                held.append(task)
+        else:
+            while held and request.operation not in SEARCHES:
+                await held.popleft()
+            await self._answer(request, writer)
+
+    def _aside(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(answering)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _answer_after(
+        self, before: asyncio.Task[None] | None, request: Request, writer: asyncio.StreamWriter
+    ) -> None:
+        if before is not None:
+            await before
+        await self._answer(request, writer)
 
     async def _answer_batch(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """One question after the other, with what others ask between them."""
@@ -150,6 +185,8 @@ class IndexServer:
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         started = self._clock()
         try:
+            if request.operation in HELD:
+                await self._writable.wait()
             result = await self._write(request) if request.operation == "write" else self._execute(request)
         except Exception as exc:
             self._metrics.observe(request.operation, "failed", self._clock() - started)
@@ -172,6 +209,7 @@ class IndexServer:
         tenant_id, writes = checked_writes(self._collections.get(request.collection), request.arguments)
         written = []
         for start in range(0, len(writes), WRITE_PIECE):
+            await self._writable.wait()
             engine = self._collections.get(request.collection)  # it may be another one after each piece
             written += engine.write_now(tenant_id, writes[start : start + WRITE_PIECE])
             await _let_others_in()
@@ -183,11 +221,7 @@ class IndexServer:
         whole = WHOLE.get(request.operation)
         if whole is not None:
             return whole(self._collections, request.arguments)
-        engine = self._collections.get(request.collection)
-        operation = READS.get(request.operation) or CHANGES.get(request.operation)
-        if operation is None:
-            raise ValueError(f"unknown operation {request.operation[:40]!r}")
-        return operation(engine, request.arguments)
+        return perform(self._collections.get(request.collection), request.operation, request.arguments)
 
     # ---- durability: at once when idle, else a small share of the time ------------------------------------
 
@@ -226,7 +260,7 @@ class IndexServer:
 
     def _fail(self, error: DependencyError) -> None:
         """What is on the disk is not known any more: end, so that the next start reads it."""
-        log.critical("index ends: it cannot make writes durable", error=error.message)
+        log.critical("index ends: what it has applied is not sure to be durable", error=error.message)
         self._failed = error
         self._stop.set()
 
@@ -236,10 +270,25 @@ class IndexServer:
     def _maintain(self) -> None:
         started = self._clock()
         idle_s = started - self._last_request_at
-        for engine in self._collections.opened():
-            engine.maintain(idle_s=idle_s)
+        try:
+            for engine in self._collections.opened():
+                engine.maintain(idle_s=idle_s)
+        except DependencyError as exc:
+            self._fail(exc)
+        self._hold(any(engine.held() for engine in self._collections.opened()))
         self._maintained_at = self._clock()
         self._metrics.maintenance.observe(self._maintained_at - started)
+
+    def _hold(self, held: bool) -> None:
+        """Let writes wait, or go on: `_writable` is for those that wait, `_held` wakes who waits for a write."""
+        if held == self._held.done():
+            return
+        if held:
+            self._writable.clear()
+            self._held.set_result(None)
+        else:
+            self._writable.set()
+            self._held = asyncio.get_running_loop().create_future()
 
     def health(self) -> tuple[bool, dict[str, float]]:
         """Whether the one thread moves; asked from another one. An optimisation may hold it for seconds."""

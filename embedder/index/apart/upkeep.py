@@ -1,0 +1,191 @@
+"""When a shard is optimised aside, step by step between requests, none of which waits for anything.
+
+In order: flush, and hold writes back for as long as another process copies the shard's files; let that process
+optimise the copy while every write is applied to the shard and kept in a list; let a next holder open the
+copy and be told the list in parts; when little is left, tell it that too, flush it, and let the pointer name
+the copy: from then on it is the shard, and its holder is asked. A crash at any moment leaves the pointer on a shard
+that has everything acknowledged: the old one until the pointer was moved, the new one from then on.
+
+The list holds requests, not their results: the table of docs/semantics.md gives the same end again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from embedder.index.apart.holder import Holder
+from embedder.index.codec import encode
+from embedder.index.edge.aside import Aside
+from embedder.index.edge.pointer import Pointer
+from streams.errors import ConfigError, DependencyError
+
+log = structlog.get_logger(__name__)
+
+OPTIMISE_AT = 20_000
+"""So many points outside of the graph are searched row by row: about 5 ms more per search."""
+OPTIMISE_IDLE_AT = 2_000
+OPTIMISE_IDLE_S = 5.0
+CATCH_UP, CATCH_UP_BYTES = 64, 8 << 20
+"""Requests of mostly four writes that the next holder is told at once: 0.1 s of its time, and of nobody else's."""
+LAST_REQUESTS = 32
+"""So many, some 30 ms, are left for the moment in which everybody waits."""
+_number = msgspec.msgpack.Decoder(int).decode
+
+
+def due(waiting: int, *, idle_s: float) -> bool:
+    """Whether `waiting` points want their graph: many at any time, fewer when nobody has asked for a while."""
+    return waiting >= OPTIMISE_AT or (waiting >= OPTIMISE_IDLE_AT and idle_s >= OPTIMISE_IDLE_S)
+
+
+class Upkeep:
+    """At most one optimisation under way. Not thread-safe."""
+
+    def __init__(self, open_holder: Callable[[Path], Holder], pointer: Pointer) -> None:
+        self._open_holder = open_holder
+        self._pointer = pointer
+        self._aside: Aside | None = None
+        self._next: Holder | None = None
+        self._missed: deque[tuple[str, bytes]] = deque()
+        self._posted = False
+        """Whether the next holder has a question that it has not answered."""
+        self._flushed = False
+        """Whether all that it was told is durable."""
+        self._patience: int | None = None
+        """So many more questions it may be asked before writes are held back for it to catch up; set with the first."""
+        self._waiting = 0
+        self._started_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether :meth:`go_on` has to be called, and often."""
+        return self._aside is not None
+
+    @property
+    def copying(self) -> bool:
+        """Whether files are being copied, which must not change meanwhile."""
+        return self._aside is not None and not self._aside.copied
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing may be written: files are being copied, or the next holder does not catch up."""
+        return self.copying or self._patience == 0
+
+    def note(self, operation: str, arguments: bytes) -> None:
+        """Remember a change that the copy misses."""
+        if self._aside is not None:
+            self._missed.append((operation, arguments))
+
+    def start(self, waiting: int) -> None:
+        """Begin, for the sake of `waiting` points; the shard was flushed just now."""
+        self._waiting, self._started_at = waiting, time.monotonic()
+        self._posted = self._flushed = False
+        self._patience = None
+        try:
+            self._aside = Aside(self._pointer.folder(), self._pointer.following())
+        except OSError as exc:  # no memory for another process
+            _tell(str(exc))
+            return
+        log.info("optimising aside", points=waiting)
+
+    def go_on(self, current: Holder) -> Holder | None:
+        """The next step; the holder that is to be asked from now on, once there is one.
+
+        Raises:
+            DependencyError: `current` ended.
+            OSError: it is not known which shard the pointer names; both are there.
+        """
+        assert self._aside is not None
+        state = self._aside.state()
+        if state == "working":
+            return None
+        if state == "failed":
+            self._fail("the optimising process failed")
+            return None
+        try:
+            return self._hand_over(self._aside, current)
+        except (ConfigError, DependencyError) as exc:
+            current.check_alive()  # else it is the one that failed, and no matter of maintenance
+            self._fail(str(exc))
+            return None
+
+    def _fail(self, why: str) -> None:
+        """Searches go on, a little slower; it is tried again when it is due again."""
+        _tell(why)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Drop what is under way; the shard has everything."""
+        aside, holder, self._aside, self._next = self._aside, self._next, None, None
+        self._missed.clear()
+        self._patience = None
+        if holder is not None:
+            holder.kill()
+        if aside is not None:
+            aside.give_up()
+
+    def _hand_over(self, aside: Aside, current: Holder) -> Holder | None:
+        if self._next is None:
+            self._next = self._open_holder(aside.folder)
+        if not self._next.opened():
+            return None
+        if self._posted:
+            if not self._next.answered():
+                return None
+            self._next.take()
+            self._posted = False
+        if self._flushed and len(self._missed) <= LAST_REQUESTS:
+            return self._take_over(aside, self._next, current)
+        self._ask_more(self._next)
+        return None
+
+    def _ask_more(self, following: Holder) -> None:
+        """Tell it a part of what it missed, or to make durable what it was told."""
+        if self._patience is None:
+            self._patience = 10 + 2 * len(self._missed) // CATCH_UP
+        self._patience = max(0, self._patience - 1)
+        self._flushed = len(self._missed) <= LAST_REQUESTS
+        if self._flushed:
+            following.post("flush", encode(None))
+        else:
+            following.post("replay", self._missed_part(CATCH_UP))
+        self._posted = True
+
+    def _missed_part(self, n: int) -> bytes:
+        part: list[tuple[str, msgspec.Raw]] = []
+        size = 0
+        while self._missed and len(part) < n and size < CATCH_UP_BYTES:
+            operation, arguments = self._missed.popleft()
+            part.append((operation, msgspec.Raw(arguments)))
+            size += len(arguments)
+        return encode(part)
+
+    def _take_over(self, aside: Aside, following: Holder, current: Holder) -> Holder:
+        """The one moment in which everybody waits: some writes, a flush of little, two counts, a small file."""
+        started = time.monotonic()
+        if self._missed:
+            while self._missed:
+                following.ask("replay", self._missed_part(LAST_REQUESTS))
+            following.ask("flush", encode(None))
+        ours, theirs = (_number(one.ask("points", encode(None))) for one in (current, following))
+        if ours != theirs:
+            raise DependencyError("index", f"the copy has {theirs} points, the shard {ours}")
+        self._aside = self._next = self._patience = None  # whatever happens now, nobody removes the copy
+        self._pointer.move(aside.folder)
+        ended = time.monotonic()
+        log.info(
+            "optimised",
+            points=self._waiting,
+            took_s=round(ended - self._started_at, 3),
+            held_up_s=round(ended - started, 3),
+        )
+        return following
+
+
+def _tell(why: str) -> None:
+    log.error("not optimised", error=why)

@@ -1,0 +1,237 @@
+"""How an optimised copy takes over: everything it missed is told to it in order, and nobody waits for most of that."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from embedder.index.apart.upkeep import (
+    CATCH_UP,
+    CATCH_UP_BYTES,
+    LAST_REQUESTS,
+    OPTIMISE_AT,
+    OPTIMISE_IDLE_AT,
+    OPTIMISE_IDLE_S,
+    Upkeep,
+    due,
+)
+from embedder.index.codec import encode
+from embedder.index.edge.pointer import Pointer
+from streams.errors import DependencyError
+
+MANY = 10 * LAST_REQUESTS + 7
+
+
+class Copied:
+    """An optimisation that is as far as the test says."""
+
+    def __init__(self, shard: Path, folder: Path) -> None:
+        self.folder = folder
+        self.copied = False
+        self.now = "working"
+        folder.mkdir()
+        shard.mkdir(exist_ok=True)
+
+    def state(self) -> str:
+        self.copied = self.copied or self.now != "working"
+        return self.now
+
+    def give_up(self) -> None:
+        self.folder.rmdir()
+
+
+class Held:
+    """A holder without a process: it has as many points as it was told of."""
+
+    def __init__(self, points: int = 0) -> None:
+        self.told: list[bytes] = []
+        self.sizes: list[int] = []
+        self.posted: deque[str] = deque()
+        self.in_the_end: list[str] = []
+        self.points = points
+        self.is_open = self.is_alive = True
+        self.killed = False
+
+    def opened(self) -> bool:
+        self.check_alive()
+        return self.is_open
+
+    def check_alive(self) -> None:
+        if not self.is_alive:
+            raise DependencyError("index", "it ended")
+
+    def post(self, operation: str, arguments: bytes) -> None:
+        self.check_alive()
+        if operation == "replay":
+            self.sizes.append(len(arguments))
+            self.told += [
+                bytes(raw) for _, raw in msgspec.msgpack.decode(arguments, type=list[tuple[str, msgspec.Raw]])
+            ]
+        self.posted.append(operation)
+
+    def answered(self) -> bool:
+        return True
+
+    def take(self) -> msgspec.Raw:
+        self.posted.popleft()
+        return msgspec.Raw(encode(None))
+
+    def ask(self, operation: str, arguments: bytes) -> msgspec.Raw:
+        self.post(operation, arguments)
+        self.in_the_end.append(self.posted.popleft())
+        return msgspec.Raw(encode(self.points + len(self.told)))
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.fixture
+def pointer(tmp_path: Path) -> Pointer:
+    return Pointer(tmp_path)
+
+
+def started(pointer: Pointer, following: Held, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Copied]:
+    """Typed loosely: its holders are stand-ins."""
+    monkeypatch.setattr("embedder.index.apart.upkeep.Aside", Copied)
+    stand_in: Any = following
+    upkeep = Upkeep(lambda _folder: stand_in, pointer)
+    upkeep.start(100)
+    aside: Any = upkeep._aside
+    return upkeep, aside
+
+
+def requests(first: int, n: int) -> list[bytes]:
+    return [encode(number) for number in range(first, first + n)]
+
+
+def test_writes_wait_while_files_are_copied_and_no_longer(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = Held()
+    upkeep, aside = started(pointer, Held(), monkeypatch)
+    assert upkeep.held
+    upkeep.go_on(current)
+    assert upkeep.held
+    aside.copied = True
+    assert not upkeep.held
+    assert upkeep.busy
+    assert upkeep.go_on(current) is None
+
+
+def test_the_copy_is_told_everything_in_order_and_then_asked(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    following, current = Held(), Held(points=MANY)
+    upkeep, aside = started(pointer, following, monkeypatch)
+    missed = requests(0, MANY)
+    for one in missed:
+        upkeep.note("write_now", one)
+    aside.now, following.is_open = "done", False
+    assert upkeep.go_on(current) is None
+    assert following.told == [], "it has not opened the copy yet"
+    following.is_open = True
+    steps = 0
+    while (taken := upkeep.go_on(current)) is None:
+        steps += 1
+        assert steps < 50
+        assert pointer.folder().name == "shard"
+    assert taken is following
+    assert following.told == missed
+    assert following.in_the_end == ["replay", "flush", "points"]
+    assert current.in_the_end == ["points"]
+    assert pointer.folder().name == "shard-1"
+    assert not upkeep.busy
+
+
+def test_writes_that_never_stop_do_not_keep_the_copy_away(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them between two steps than may be left for the end: they are held back at last."""
+    following, current = Held(), Held()
+    upkeep, aside = started(pointer, following, monkeypatch)
+    aside.now = "done"
+    n = 0
+    for _step in range(200):
+        if not upkeep.held:
+            for one in requests(n, 2 * CATCH_UP):
+                upkeep.note("write_now", one)
+            n += 2 * CATCH_UP
+        current.points = n
+        if upkeep.go_on(current) is not None:
+            break
+    assert not upkeep.busy, "it never took over"
+    assert not upkeep.held
+    assert following.told == requests(0, n)
+
+
+def test_a_copy_that_lacks_a_point_is_thrown_away(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    following, current = Held(points=99), Held(points=100)
+    upkeep, aside = started(pointer, following, monkeypatch)
+    aside.now = "done"
+    for _step in range(5):
+        assert upkeep.busy
+        assert upkeep.go_on(current) is None
+        if following.killed:
+            break
+    assert following.killed
+    assert not upkeep.busy
+    assert pointer.folder().name == "shard"
+    assert not aside.folder.exists()
+
+
+def test_a_next_holder_that_ends_costs_nothing(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    following, current = Held(), Held()
+    upkeep, aside = started(pointer, following, monkeypatch)
+    aside.now, following.is_alive = "done", False
+    assert upkeep.go_on(current) is None
+    assert not upkeep.busy
+    assert not aside.folder.exists()
+
+
+def test_a_holder_that_ends_meanwhile_is_no_matter_of_maintenance(
+    pointer: Pointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is asked is gone: whoever called has to know."""
+    following, current = Held(), Held()
+    upkeep, aside = started(pointer, following, monkeypatch)
+    aside.now, following.is_alive, current.is_alive = "done", False, False
+    with pytest.raises(DependencyError):
+        upkeep.go_on(current)
+
+
+def test_a_pointer_that_cannot_be_moved_leaves_both_shards(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows which one it names after a disk has failed: neither may be removed, and whoever called ends."""
+    following, current = Held(), Held()
+    upkeep, aside = started(pointer, following, monkeypatch)
+    aside.now = "done"
+
+    def fail(_folder: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(pointer, "move", fail)
+    assert upkeep.go_on(current) is None
+    with pytest.raises(OSError, match="no space"):
+        upkeep.go_on(current)
+    upkeep.give_up()
+    assert aside.folder.exists()
+
+
+def test_large_requests_are_told_in_small_parts(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame has a limit: what is told at once is bounded by its size as well."""
+    following, current = Held(), Held(points=9)
+    upkeep, aside = started(pointer, following, monkeypatch)
+    missed = [encode(bytes(CATCH_UP_BYTES // 2)) for _ in range(9)]
+    for one in missed:
+        upkeep.note("write_now", one)
+    aside.now = "done"
+    for _step in range(20):
+        if upkeep.go_on(current) is not None:
+            break
+    assert following.told == missed
+    assert max(following.sizes) < 2 * CATCH_UP_BYTES
+
+
+def test_many_points_want_their_graph_at_once_and_fewer_in_a_pause() -> None:
+    assert due(OPTIMISE_AT, idle_s=0.0)
+    assert not due(OPTIMISE_AT - 1, idle_s=0.0)
+    assert due(OPTIMISE_IDLE_AT, idle_s=OPTIMISE_IDLE_S)
+    assert not due(OPTIMISE_IDLE_AT, idle_s=OPTIMISE_IDLE_S / 2)
+    assert not due(OPTIMISE_IDLE_AT - 1, idle_s=3600.0)
