@@ -76,7 +76,10 @@ class _Holders(Collector):
 
 
 def _children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    try:
+        return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except FileNotFoundError:
+        return []  # a kernel that does not tell (CONFIG_PROC_CHILDREN)
 
 
 def _resident_bytes(pid: str) -> int:
