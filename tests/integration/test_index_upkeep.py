@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from embedder.index.apart.engine import EngineApart
+from embedder.index.codec import encode
 from embedder.index.edge.clone import UNCHANGING, clone
 from embedder.index.edge.shard import EdgeIndex
 from embedder.index.exact import ExactIndex
@@ -89,10 +90,13 @@ def test_nothing_is_lost_while_a_copy_is_optimised(both: Both, tmp_path: Path) -
 
     def meanwhile() -> None:
         nonlocal n_changes
-        n_changes += 1
-        both.change(rng)
+        if not both.edge.held():  # the server lets writes wait then
+            n_changes += 1
+            both.change(rng)
         assert both.edge.search(HALF, like(DATA.queries(1)[0])).hits
 
+    with pytest.raises(ValueError, match="str"):
+        both.edge.forward("delete_tenant", encode(None))  # what is refused is nothing that the copy could miss
     settle(both.edge, meanwhile)
     assert n_changes > 5, "it was done before anything could happen"
     both.check()

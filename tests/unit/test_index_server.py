@@ -173,11 +173,12 @@ def test_writes_wait_while_the_files_are_copied_and_searches_do_not(tmp_path: Pa
         index.wanted = True
         wait_until(lambda: index.copying)
         written = [client.write("acme", [put(f"i{n}")]) for n in range(5)]
-        for _ in range(20):
-            assert client.search("acme", like(towards(1))).hits == ()
         read: list[Point | None] = []
         reading = threading.Thread(target=lambda: read.extend(client.read("acme", ["i4"])))
         reading.start()
+        with closing(IndexClient(socket_path, spec=SPEC)) as other:
+            for _ in range(20):
+                assert other.search("acme", like(towards(1))).hits == ()
         assert not any(one.done() for one in written)
         assert not read
         index.wanted = False

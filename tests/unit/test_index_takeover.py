@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import msgspec
 import pytest
 
 from embedder.index.apart.upkeep import (
+    ANSWER_WITHIN_S,
     CATCH_UP,
     CATCH_UP_BYTES,
+    COPY_WITHIN_S,
     LAST_REQUESTS,
     OPTIMISE_AT,
     OPTIMISE_IDLE_AT,
     OPTIMISE_IDLE_S,
+    RETRY_AT_MOST_S,
+    RETRY_S,
     Upkeep,
     due,
 )
@@ -235,3 +240,65 @@ def test_many_points_want_their_graph_at_once_and_fewer_in_a_pause() -> None:
     assert due(OPTIMISE_IDLE_AT, idle_s=OPTIMISE_IDLE_S)
     assert not due(OPTIMISE_IDLE_AT, idle_s=OPTIMISE_IDLE_S / 2)
     assert not due(OPTIMISE_IDLE_AT - 1, idle_s=3600.0)
+
+
+def test_a_sweep_is_not_left_for_the_moment_in_which_everybody_waits(
+    pointer: Pointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a thousand tombstones takes a quarter of a second."""
+    following, current = Held(), Held(points=2)
+    upkeep, aside = started(pointer, following, monkeypatch)
+    upkeep.note("sweep", encode(1))
+    upkeep.note("write_now", encode(2))
+    aside.now = "done"
+    for _step in range(10):
+        if upkeep.go_on(current) is not None:
+            break
+    assert following.told == [encode(1), encode(2)]
+    assert following.in_the_end == ["points"]
+
+
+def test_after_a_failure_it_waits_longer_each_time_unless_somebody_asks(
+    pointer: Pointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk every try would fill it again."""
+    upkeep, aside = started(pointer, Held(), monkeypatch)
+    pauses = []
+    for _ in range(10):
+        before = time.monotonic()
+        aside.now = "failed"
+        upkeep.go_on(Held())
+        assert not upkeep.busy
+        assert not upkeep.may_start
+        pauses.append(upkeep._retry_at - before)
+        upkeep.try_again()
+        assert upkeep.may_start
+        upkeep.start(100)
+        aside = upkeep._aside
+    assert pauses[:3] == pytest.approx([RETRY_S, 2 * RETRY_S, 4 * RETRY_S], abs=1.0)
+    assert max(pauses) == pytest.approx(RETRY_AT_MOST_S, abs=1.0)
+
+
+def test_a_copy_that_hangs_lets_writes_go_on(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written while files are copied: that must end, whatever the disk does."""
+    upkeep, aside = started(pointer, Held(), monkeypatch)
+    upkeep.go_on(Held())
+    assert upkeep.held
+    upkeep._started_at -= COPY_WITHIN_S
+    upkeep.go_on(Held())
+    assert not upkeep.held
+    assert not upkeep.busy
+    assert not aside.folder.exists()
+
+
+def test_a_next_holder_that_hangs_is_given_up(pointer: Pointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it misses grows with every write."""
+    following, current = Held(), Held()
+    upkeep, aside = started(pointer, following, monkeypatch)
+    aside.now, following.is_open = "done", False
+    upkeep.go_on(current)
+    assert upkeep.busy
+    upkeep._stepped_at -= ANSWER_WITHIN_S
+    upkeep.go_on(current)
+    assert not upkeep.busy
+    assert following.killed

@@ -14,6 +14,8 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._socket.setblocking(True)
+        self._poll = select.poll()  # `select.select` ends at file descriptor 1024
+        self._poll.register(end, select.POLLIN)
 
     def send(self, body: bytes) -> None:
         """Hand a frame over. OSError where the other side is gone."""
@@ -31,8 +33,7 @@ class Channel:
 
     def readable(self) -> bool:
         """Whether :meth:`receive` has something to begin with."""
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        return bool(readable)
+        return bool(self._poll.poll(0))
 
     def close(self) -> None:
         self._socket.close()

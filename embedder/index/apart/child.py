@@ -58,7 +58,10 @@ def main(handle: int, parent: int) -> int:
 def _serve(index: EdgeIndex, channel: Channel) -> None:
     while (body := channel.receive()) is not None:
         request = decode_request(body)
-        channel.send(_answer(index, request))
+        try:
+            channel.send(_answer(index, request))
+        except ValueError as exc:  # larger than a frame may be
+            channel.send(encode((request.id, error_data(exc), None)))
         if request.operation == "close":
             return
 

@@ -42,6 +42,7 @@ class EngineApart(Calls):
 
         Raises:
             ConfigError: it cannot be opened (another process has it, a damaged file).
+            DependencyError: the holder cannot be started, or ended.
         """
         self._spec = spec
         self._pointer = Pointer(home)
@@ -63,9 +64,10 @@ class EngineApart(Calls):
 
     def forward(self, operation: str, arguments: bytes | msgspec.Raw) -> bytes:
         """The encoded result of an operation with encoded arguments; raises what it raised."""
-        if operation in RECORDED:
+        answer = bytes(self._holder.ask(operation, arguments))
+        if operation in RECORDED:  # what was refused, the copy would refuse as well
             self._upkeep.note(operation, bytes(arguments))
-        return bytes(self._holder.ask(operation, arguments))
+        return answer
 
     def _ask(self, operation: str, arguments: bytes, decode: Callable[[msgspec.Raw], Result]) -> Result:
         return decode(msgspec.Raw(self.forward(operation, arguments)))
@@ -91,6 +93,7 @@ class EngineApart(Calls):
 
     def optimise_soon(self) -> None:
         self._asked_for = True
+        self._upkeep.try_again()
 
     def busy(self) -> bool:
         return self._upkeep.busy
@@ -102,23 +105,25 @@ class EngineApart(Calls):
         """The next step of an optimisation, or the first one where it is due. DependencyError: the holder ended."""
         self._holder.check_alive()
         if self._upkeep.busy:
-            gone = self._pointer.folder()
             try:
+                gone = self._pointer.folder()
                 following = self._upkeep.go_on(self._holder)
             except OSError as exc:  # a start reads what the pointer names
                 raise DependencyError("index", f"an optimised copy cannot take over: {exc}") from exc
             if following is not None:
                 self._take(following, gone)
             return
+        if not self._upkeep.may_start:
+            return
         waiting = self.waiting()
         if self._asked_for or due(waiting, idle_s=idle_s):
-            self._asked_for = False
             self.flush()
             self._upkeep.start(waiting)
 
     def _take(self, following: Holder, gone: Path) -> None:
         """Ask the next holder from now on; the old one and its folder go without anybody's waiting."""
         old, self._holder = self._holder, following
+        self._asked_for = False
         if self._leaving is not None:
             self._leaving.join()
         self._leaving = threading.Thread(target=_clear, args=(old, gone), name="index-clear")

@@ -34,16 +34,26 @@ class Holder:
         """Start it and let it open `folder`, or what the pointer under `home` names; does not wait for that.
 
         `inherited` are file descriptors that stay open for as long as the process lives.
+
+        Raises:
+            DependencyError: no process can be started.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise DependencyError("index", f"no process can be started to hold the vectors: {exc}") from exc
         self._channel = Channel(ours)
         self._ids = itertools.count()
         self._opened = False
         with theirs:
             command = [sys.executable, "-m", "embedder.index.apart.child", str(theirs.fileno()), str(os.getpid())]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *inherited), env=_environment()
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *inherited), env=_environment()
+                )
+            except OSError as exc:
+                ours.close()
+                raise DependencyError("index", f"no process can be started to hold the vectors: {exc}") from exc
         self.post("open", encode((spec, str(home), None if folder is None else str(folder))))
 
     @property

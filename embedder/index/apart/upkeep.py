@@ -1,4 +1,4 @@
-"""When a shard is optimised aside, step by step between requests, none of which waits for anything.
+"""When a shard is optimised aside, step by step between requests.
 
 In order: flush, and hold writes back for as long as another process copies the shard's files; let that process
 optimise the copy while every write is applied to the shard and kept in a list; let a next holder open the
@@ -23,7 +23,7 @@ from embedder.index.apart.holder import Holder
 from embedder.index.codec import encode
 from embedder.index.edge.aside import Aside
 from embedder.index.edge.pointer import Pointer
-from streams.errors import ConfigError, DependencyError
+from streams.errors import DependencyError, LookalikeError
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,13 @@ OPTIMISE_IDLE_S = 5.0
 CATCH_UP, CATCH_UP_BYTES = 64, 8 << 20
 """Requests of mostly four writes that the next holder is told at once: 0.1 s of its time, and of nobody else's."""
 LAST_REQUESTS = 32
-"""So many, some 30 ms, are left for the moment in which everybody waits."""
+"""So many writes of a few points each, some 30 ms, are left for the moment in which everybody waits."""
+COPY_WITHIN_S = 120.0
+"""Writes wait for the copy: a disk that needs longer for it has failed. A million points take some seconds."""
+ANSWER_WITHIN_S = 900.0
+"""Opening a million points, the longest of what a next holder does, takes a hundredth of it."""
+RETRY_S, RETRY_AT_MOST_S = 60.0, 3600.0
+"""Pause after a failure, doubled with each: on a full disk every try would fill it again and hold writes back."""
 _number = msgspec.msgpack.Decoder(int).decode
 
 
@@ -59,12 +65,23 @@ class Upkeep:
         self._patience: int | None = None
         """So many more questions it may be asked before writes are held back for it to catch up; set with the first."""
         self._waiting = 0
-        self._started_at = 0.0
+        self._started_at = self._stepped_at = 0.0
+        self._failures = 0
+        self._retry_at = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether :meth:`go_on` has to be called, and often."""
         return self._aside is not None
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the pause after a failure is over."""
+        return time.monotonic() >= self._retry_at
+
+    def try_again(self) -> None:
+        """End that pause: somebody asks for it."""
+        self._retry_at = 0.0
 
     @property
     def copying(self) -> bool:
@@ -84,12 +101,13 @@ class Upkeep:
     def start(self, waiting: int) -> None:
         """Begin, for the sake of `waiting` points; the shard was flushed just now."""
         self._waiting, self._started_at = waiting, time.monotonic()
+        self._stepped_at = self._started_at
         self._posted = self._flushed = False
         self._patience = None
         try:
             self._aside = Aside(self._pointer.folder(), self._pointer.following())
         except OSError as exc:  # no memory for another process
-            _tell(str(exc))
+            self._fail(str(exc))
             return
         log.info("optimising aside", points=waiting)
 
@@ -102,21 +120,26 @@ class Upkeep:
         """
         assert self._aside is not None
         state = self._aside.state()
-        if state == "working":
-            return None
         if state == "failed":
             self._fail("the optimising process failed")
-            return None
-        try:
-            return self._hand_over(self._aside, current)
-        except (ConfigError, DependencyError) as exc:
-            current.check_alive()  # else it is the one that failed, and no matter of maintenance
-            self._fail(str(exc))
-            return None
+        elif state == "working":
+            if self.copying and time.monotonic() - self._started_at > COPY_WITHIN_S:
+                self._fail(f"the files were not copied within {COPY_WITHIN_S:g} s")
+            self._stepped_at = time.monotonic()
+        else:
+            try:
+                return self._hand_over(self._aside, current)
+            except (LookalikeError, ValueError, RuntimeError) as exc:
+                current.check_alive()  # else it is the one that failed, and no matter of maintenance
+                self._fail(str(exc))
+        return None
 
     def _fail(self, why: str) -> None:
-        """Searches go on, a little slower; it is tried again when it is due again."""
-        _tell(why)
+        """Searches go on, a little slower; it is tried again after a pause."""
+        pause_s = min(RETRY_AT_MOST_S, RETRY_S * 2**self._failures)
+        self._failures += 1
+        self._retry_at = time.monotonic() + pause_s
+        log.error("not optimised", error=why, again_in_s=pause_s)
         self.give_up()
 
     def give_up(self) -> None:
@@ -132,24 +155,29 @@ class Upkeep:
     def _hand_over(self, aside: Aside, current: Holder) -> Holder | None:
         if self._next is None:
             self._next = self._open_holder(aside.folder)
-        if not self._next.opened():
+        if not self._next.opened() or (self._posted and not self._next.answered()):
+            if time.monotonic() - self._stepped_at > ANSWER_WITHIN_S:
+                raise DependencyError("index", f"the next holder did not answer within {ANSWER_WITHIN_S:g} s")
             return None
+        self._stepped_at = time.monotonic()
         if self._posted:
-            if not self._next.answered():
-                return None
             self._next.take()
             self._posted = False
-        if self._flushed and len(self._missed) <= LAST_REQUESTS:
+        if self._flushed and self._is_little():
             return self._take_over(aside, self._next, current)
         self._ask_more(self._next)
         return None
+
+    def _is_little(self) -> bool:
+        """Whether what is missed takes no time; a sweep or a tenant's removal may."""
+        return len(self._missed) <= LAST_REQUESTS and all(one == "write_now" for one, _ in self._missed)
 
     def _ask_more(self, following: Holder) -> None:
         """Tell it a part of what it missed, or to make durable what it was told."""
         if self._patience is None:
             self._patience = 10 + 2 * len(self._missed) // CATCH_UP
         self._patience = max(0, self._patience - 1)
-        self._flushed = len(self._missed) <= LAST_REQUESTS
+        self._flushed = self._is_little()
         if self._flushed:
             following.post("flush", encode(None))
         else:
@@ -176,7 +204,12 @@ class Upkeep:
         if ours != theirs:
             raise DependencyError("index", f"the copy has {theirs} points, the shard {ours}")
         self._aside = self._next = self._patience = None  # whatever happens now, nobody removes the copy
-        self._pointer.move(aside.folder)
+        try:
+            self._pointer.move(aside.folder)
+        except OSError:
+            following.kill()
+            raise
+        self._failures = 0
         ended = time.monotonic()
         log.info(
             "optimised",
@@ -185,7 +218,3 @@ class Upkeep:
             held_up_s=round(ended - started, 3),
         )
         return following
-
-
-def _tell(why: str) -> None:
-    log.error("not optimised", error=why)

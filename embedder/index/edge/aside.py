@@ -34,7 +34,7 @@ class Aside:
     def state(self) -> Literal["working", "done", "failed"]:
         """How far it is."""
         code = self._process.poll()
-        self.copied = self.copied or code is not None or bool(self._told.read(1))
+        self.copied = self.copied or code is not None or self._told.read(1) == b"."
         if code is None:
             return "working"
         self._told.close()

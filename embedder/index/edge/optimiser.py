@@ -16,6 +16,7 @@ from pathlib import Path
 
 from qdrant_edge import EdgeShard
 
+from embedder.index.durable import sync_folder
 from embedder.index.edge.clone import clone
 
 _PR_SET_PDEATHSIG = 1
@@ -38,6 +39,16 @@ def main(shard: Path, folder: Path, parent: int) -> None:
     copy.optimize()
     copy.flush()
     copy.close()
+    sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Every file to the disk: what was copied is nobody's to flush, and the shard it came from is removed."""
+    for inside, _, files in os.walk(folder):
+        for name in files:
+            with (Path(inside) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(inside))
 
 
 if __name__ == "__main__":

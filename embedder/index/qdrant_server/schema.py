@@ -82,6 +82,9 @@ def create(client: QdrantClient, spec: CollectionSpec) -> None:
             metadata=described(spec),
         )
     info = client.get_collection(spec.name)
+    strict = info.config.strict_mode_config
+    if strict is not None and strict.max_query_limit != MAX_TENANTS:  # made by an earlier version
+        client.update_collection(spec.name, strict_mode_config=strict_mode())
     missing = [name for name in indexes(spec.fields) if name not in (info.payload_schema or {})]
     if missing and info.points_count:
         raise ConfigError(

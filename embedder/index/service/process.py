@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import structlog
+
 from embedder.index.collections import Collections, Engine
 from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import CollectionSpec
 from embedder.index.service.server import IndexServer
 from streams.errors import ConfigError, DependencyError
 from streams.status_server import StatusServer, process_registry
+
+log = structlog.get_logger(__name__)
 
 LEFT_BEHIND_S = 5.0
 MAX_SOCKET_PATH_BYTES = 100
@@ -58,7 +62,8 @@ class StatusAddress:
 def serve_forever(*, data: Path, engine: str, socket_path: Path, status: StatusAddress | None = None) -> int:
     """``lookalike index serve``: until SIGTERM or Ctrl-C; returns the exit code. Runs in the main thread.
 
-    The exit code is 1 where writes could not be made durable: a new start reads what is on the disk.
+    The exit code is 1 where writes could not be made durable, or the process that holds the vectors died: a new start
+    reads what is on the disk.
 
     Raises:
         ConfigError: another index process has this folder or socket, or one of them cannot be made.
@@ -78,7 +83,8 @@ def serve_forever(*, data: Path, engine: str, socket_path: Path, status: StatusA
         _claim(socket_path)
         try:
             asyncio.run(_serve(data, _opener(engine, lock.fileno()), engine, socket_path, status))
-        except DependencyError:  # told already; whoever supervises starts it again on what is on the disk
+        except DependencyError as exc:  # whoever supervises starts it again on what is on the disk
+            log.critical("index ended", error=exc.message)
             return 1
         finally:
             socket_path.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ MAINTAIN_EVERY_S = 0.5
 MAINTAIN_BUSY_S = 0.02
 LAST_ANSWERS_S = 1.0
 STUCK_S = 60.0
-"""An optimisation at a million points takes less: what holds the thread longer does not come back."""
+"""No step of maintenance takes a second: what holds the thread so long does not come back."""
 
 
 class IndexServer:
@@ -80,7 +80,7 @@ class IndexServer:
         """Answer until `stop` is set; what was applied by then is flushed and acknowledged.
 
         Raises:
-            DependencyError: a flush failed; everything that waited for it was told so.
+            DependencyError: a flush failed, and everything that waited for it was told so; or an engine is lost.
         """
         self._stop = stop
         self._held = asyncio.get_running_loop().create_future()
@@ -111,6 +111,10 @@ class IndexServer:
         serving = [task for task in (*draining, *clients.values()) if task is not None]
         if serving:
             await asyncio.wait(serving, timeout=LAST_ANSWERS_S)
+        unfinished = set(self._tasks)  # held writes among them: the collections are closed next
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection. What it sends wrongly closes it, and nothing else."""
@@ -260,7 +264,7 @@ class IndexServer:
 
     def _fail(self, error: DependencyError) -> None:
         """What is on the disk is not known any more: end, so that the next start reads it."""
-        log.critical("index ends: what it has applied is not sure to be durable", error=error.message)
+        log.critical("index ends: what is not acknowledged is not sure to be kept", error=error.message)
         self._failed = error
         self._stop.set()
 
@@ -291,7 +295,7 @@ class IndexServer:
             self._held = asyncio.get_running_loop().create_future()
 
     def health(self) -> tuple[bool, dict[str, float]]:
-        """Whether the one thread moves; asked from another one. An optimisation may hold it for seconds."""
+        """Whether the one thread moves; asked from another one."""
         late_s = max(0.0, self._clock() - self._maintained_at - MAINTAIN_EVERY_S)
         return late_s < STUCK_S, {"event_loop_late_s": round(late_s, 3)}
 
