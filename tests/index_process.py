@@ -62,7 +62,7 @@ class IndexProcess:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.launch()
-        wait_until(self._answers, timeout_s=30.0)
+        wait_until(self.answers, timeout_s=30.0)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -90,7 +90,8 @@ class IndexProcess:
         if self._process is not None and self._process.poll() is None:
             self.kill()
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it answers; AssertionError where it has ended."""
         assert self._process is not None
         assert self._process.poll() is None, self.log
         client = self.client(timeout_s=1.0)

@@ -6,8 +6,6 @@ that went well; `close`, or the end of the socket, is the end. It goes down with
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import socket
 import sys
@@ -18,6 +16,7 @@ import msgspec
 import structlog
 
 from embedder.index.apart.channel import Channel
+from embedder.index.apart.with_parent import end_with
 from embedder.index.codec import decode_writes, encode
 from embedder.index.edge.shard import EdgeIndex
 from embedder.index.protocol import CollectionSpec
@@ -27,15 +26,13 @@ from streams.errors import ConfigError, DependencyError
 
 log = structlog.get_logger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _opening = msgspec.msgpack.Decoder(tuple[CollectionSpec, str, str | None])
 _replayed = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]])
 
 
 def main(handle: int, parent: int) -> int:
     """Answer until told to close; the exit code."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
+    if not end_with(parent):
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # a whole group may be sent them: the index process says when to end

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from embedder.index.apart.holder import Holder
 from embedder.index.apart.upkeep import Upkeep, due
@@ -24,8 +23,6 @@ from embedder.index.protocol import CollectionSpec, Hits
 from embedder.index.query import Query, each_answered
 from embedder.index.service.calls import Calls, Result
 from streams.errors import DependencyError, QueryError
-
-log = structlog.get_logger(__name__)
 
 RECORDED = frozenset({"write_now", "delete_tenant", "sweep"})
 """What changes points: a copy that is being optimised misses it."""
@@ -56,11 +53,6 @@ class EngineApart(Calls):
             raise
         self._asked_for = False
         self._leaving: threading.Thread | None = None
-
-    @property
-    def pid(self) -> int:
-        """Of the process that holds the shard now."""
-        return self._holder.pid
 
     def forward(self, operation: str, arguments: bytes | msgspec.Raw) -> bytes:
         """The encoded result of an operation with encoded arguments; raises what it raised."""

@@ -56,10 +56,6 @@ class Holder:
                 raise DependencyError("index", f"no process can be started to hold the vectors: {exc}") from exc
         self.post("open", encode((spec, str(home), None if folder is None else str(folder))))
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def opened(self) -> bool:
         """Whether the shard is open; does not wait.
 

@@ -7,7 +7,6 @@ killed at any moment.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -16,16 +15,14 @@ from pathlib import Path
 
 from qdrant_edge import EdgeShard
 
+from embedder.index.apart.with_parent import end_with
 from embedder.index.durable import sync_folder
 from embedder.index.edge.clone import clone
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(shard: Path, folder: Path, parent: int) -> None:
     """Copy `shard` to `folder` and optimise it there; ends with its parent."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
+    if not end_with(parent):
         sys.exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the index process ends this one
     shutil.rmtree(folder, ignore_errors=True)

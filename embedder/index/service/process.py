@@ -27,6 +27,7 @@ from streams.status_server import StatusServer, process_registry
 log = structlog.get_logger(__name__)
 
 LEFT_BEHIND_S = 5.0
+"""Holders of a process that was killed take a tenth of a second a gigabyte to go."""
 MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107; room for the suffix of a temporary name."""
 
@@ -98,7 +99,7 @@ def _lock(lock: IO[str], data: Path) -> None:
     while not _locked(lock):
         if time.monotonic() > deadline:
             raise ConfigError(f"another index process has {data}: stop it, or choose another folder")
-        time.sleep(0.05)
+        time.sleep(0.05)  # `flock` has no time-out
 
 
 def _locked(lock: IO[str]) -> bool:
