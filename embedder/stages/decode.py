@@ -169,6 +169,9 @@ class _Child:
 
     def __init__(self, script: Path) -> None:
         self._memory_fd = os.memfd_create("lookalike-picture", os.MFD_CLOEXEC)
+        # the pool's close and the thread whose picture is lost both end a child: a number that was closed may by then
+        # belong to another file, which must be neither closed nor truncated
+        self._memory_lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._memory: mmap.mmap | None = None
         self._ready = False
@@ -223,21 +226,23 @@ class _Child:
         return answer, pixels.copy()
 
     def end(self) -> None:
-        """Kill it and let go of what is shared. Twice is harmless."""
+        """Kill it and let go of what is shared. Twice is harmless, also at the same time."""
         self.process.kill()
         self.process.wait()
         self._socket.close()
-        if self._memory_fd >= 0:
-            os.close(self._memory_fd)
-            self._memory_fd = -1
+        with self._memory_lock:
+            memory_fd, self._memory_fd = self._memory_fd, -1
+        if memory_fd >= 0:
+            os.close(memory_fd)
 
     def _room(self, n_bytes: int) -> mmap.mmap:
         """The shared memory, grown where the picture needs it."""
         if self._memory is None or len(self._memory) < n_bytes:
             size = -(-n_bytes // _GROW_BYTES) * _GROW_BYTES
             try:
-                os.ftruncate(self._memory_fd, size)
-                self._memory = mmap.mmap(self._memory_fd, size)
+                with self._memory_lock:
+                    os.ftruncate(self._memory_fd, size)
+                    self._memory = mmap.mmap(self._memory_fd, size)
             except OSError as exc:
                 raise ChildGoneError(Reason.DECODER_CRASHED, f"no memory to share: {exc.strerror}") from exc
         return self._memory

@@ -225,6 +225,31 @@ def test_close_while_pictures_are_decoded_leaves_no_process() -> None:
         pool.decode(bytes(20 << 20))
 
 
+def test_two_who_close_at_once_close_each_descriptor_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool's close meets the thread whose picture was lost: a descriptor closed twice is somebody else's."""
+    pool = DecodePool(1, RULES)
+    [child] = pool._children
+    closed: list[int] = []
+    inside, other_ended = threading.Event(), threading.Event()
+    close = os.close
+
+    def close_slowly(descriptor: int) -> None:
+        closed.append(descriptor)
+        if not inside.is_set():
+            inside.set()
+            assert other_ended.wait(30)
+        close(descriptor)
+
+    with ThreadPoolExecutor(1) as threads, monkeypatch.context() as patched:
+        patched.setattr("embedder.stages.decode.os.close", close_slowly)
+        first = threads.submit(pool.close)
+        assert inside.wait(30)
+        child.end()
+        other_ended.set()
+        first.result(30)
+    assert len(closed) == 1
+
+
 def test_a_child_that_does_not_start_is_a_config_error(tmp_path: Path) -> None:
     """One line, and no process is left behind."""
     script = tmp_path / "child.py"
