@@ -27,6 +27,7 @@ from streams.errors import ConfigError, DependencyError
 log = structlog.get_logger(__name__)
 
 _opening = msgspec.msgpack.Decoder(tuple[CollectionSpec, str, str | None])
+_flag = msgspec.msgpack.Decoder(bool)
 _replayed = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]])
 
 
@@ -101,7 +102,7 @@ _OWN: dict[str, Callable[[EdgeIndex, msgspec.Raw], bytes]] = {
     "delete_tenant": delete_tenant,
     "flush": _flush,
     "waiting": lambda index, _arguments: encode(index.waiting()),
-    "points": lambda index, _arguments: encode(index.n_points()),
+    "points": lambda index, arguments: encode(index.n_points(counted=_flag.decode(arguments))),
     "replay": _replay,
     "close": _close,
 }

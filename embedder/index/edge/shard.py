@@ -304,9 +304,15 @@ class EdgeIndex:
     def waiting(self) -> int:
         return self._unoptimised
 
-    def n_points(self) -> int:
-        """How many points there are, tombstones and empty ones included."""
-        return _asked(self._shard.count, CountRequest(exact=True))
+    def n_points(self, *, counted: bool = False) -> int:
+        """How many points there are, tombstones and empty ones included.
+
+        As the engine keeps count, at once, or `counted` one by one, which takes 0.15 s for a million. The two were
+        never seen to differ.
+        """
+        if counted:
+            return _asked(self._shard.count, CountRequest(exact=True))
+        return _asked(self._shard.info).points_count
 
     def optimise(self) -> None:
         """Build every graph that is missing, now, in this process. Blocks: half a millisecond for each new point."""
