@@ -23,6 +23,7 @@ from embedder.index.query import Query, like
 from lookalike.bench.clustered import FIELDS, HALF, SHAPES, TENTH, TINY, Clustered
 from streams.event import MIN_VERSION
 from tests.contract.index_cases import bury
+from tests.page_cache import forgets, in_memory
 from tests.settling import settle
 from tests.waiting import wait_until
 
@@ -103,6 +104,7 @@ def test_nothing_is_lost_while_a_copy_is_optimised(both: Both, tmp_path: Path) -
     both.check()
     wait_until(lambda: not (tmp_path / "shard").exists())
     assert [path.name for path in tmp_path.glob("shard*")] == ["shard-1"]
+    assert all(in_memory(path) for path in tmp_path.rglob("matrix.dat")), "the first to ask would wait for the disk"
     both.edge.close()
     with closing(EdgeIndex(SPEC, tmp_path)) as opened:
         assert opened._shard.info().indexed_vectors_count >= 5_000 - 20 * n_changes, "the graph was built"
@@ -137,6 +139,18 @@ def test_an_index_that_is_closed_meanwhile_keeps_its_shard(both: Both, tmp_path:
     assert [path.name for path in tmp_path.glob("shard*")] == ["shard"]
     both.edge = EngineApart(SPEC, tmp_path)
     both.check()
+
+
+def test_after_a_start_files_are_read_before_anybody_asks(both: Both, tmp_path: Path) -> None:
+    """The engine closes a shard and drops its pages: each first question would wait for the disk."""
+    both.edge.close()
+    segment = next(path for path in (tmp_path / "shard" / "segments").iterdir() if path.is_dir())
+    unread = segment / "beside.dat"  # the engine reads some of its own files by itself
+    unread.write_bytes(bytes(4 << 20))
+    if not forgets(unread):
+        pytest.skip("this file system never lets go of pages")
+    both.edge = EngineApart(SPEC, tmp_path)
+    wait_until(lambda: in_memory(unread))
 
 
 def test_what_a_clone_shares_never_changes(both: Both, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from embedder.index.apart.channel import Channel
 from embedder.index.apart.with_parent import end_with
 from embedder.index.codec import decode_writes, encode
 from embedder.index.edge.shard import EdgeIndex
+from embedder.index.edge.warm import warm
 from embedder.index.protocol import CollectionSpec
 from embedder.index.service.operations import READS, delete_tenant
 from embedder.index.service.wire import Request, decode_request, error_data
@@ -49,8 +52,20 @@ def main(handle: int, parent: int) -> int:
         channel.send(encode((request.id, error_data(exc), None)))
         return 1
     channel.send(encode((request.id, None, None)))
+    if folder is None:  # a copy was read when it was made
+        threading.Thread(target=_warm, args=(index.folder,), name="index-warm", daemon=True).start()
     _serve(index, channel)
     return 0
+
+
+def _warm(folder: Path) -> None:
+    started = time.monotonic()
+    try:
+        n_bytes = warm(folder)
+    except OSError as exc:  # whoever asks for those pages will meet it
+        log.warning("files were not read ahead", error=str(exc))
+        return
+    log.info("files read ahead", mb=n_bytes >> 20, took_s=round(time.monotonic() - started, 3))
 
 
 def _serve(index: EdgeIndex, channel: Channel) -> None:

@@ -1,7 +1,7 @@
 """The process that copies a shard's files and optimises the copy, while searches go on on the shard.
 
 ``python -m embedder.index.edge.optimiser SHARD FOLDER PARENT``. A byte on stdout: the copy is made, and the shard may
-be written to again. Exit 0: it is optimised, flushed and closed. Nothing but the copy is touched, so it may be
+be written to again. Exit 0: it is optimised, flushed, closed and in memory. Nothing but the copy is touched, so it may be
 killed at any moment.
 """
 
@@ -18,6 +18,7 @@ from qdrant_edge import EdgeShard
 from embedder.index.apart.with_parent import end_with
 from embedder.index.durable import sync_folder
 from embedder.index.edge.clone import clone
+from embedder.index.edge.warm import warm
 
 
 def main(shard: Path, folder: Path, parent: int) -> None:
@@ -37,6 +38,7 @@ def main(shard: Path, folder: Path, parent: int) -> None:
     copy.flush()
     copy.close()
     sync(folder)
+    warm(folder)  # else the first to ask the copy would wait for the disk
 
 
 def sync(folder: Path) -> None:

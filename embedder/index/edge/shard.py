@@ -78,11 +78,11 @@ class EdgeIndex:
         """
         self._spec = spec
         fresh = folder is not None
-        folder = folder or Pointer(home).folder()
+        self.folder = folder or Pointer(home).folder()
         try:
-            self._shard = EdgeShard.load(str(folder)) if folder.exists() else create(folder, spec)
+            self._shard = EdgeShard.load(str(self.folder)) if self.folder.exists() else create(self.folder, spec)
         except Exception as exc:  # the binding raises bare exceptions with a text only
-            raise ConfigError(f"the index in {folder} cannot be opened: {exc}") from exc
+            raise ConfigError(f"the index in {self.folder} cannot be opened: {exc}") from exc
         info = self._shard.info()
         self._unoptimised = 0 if fresh else info.points_count - info.indexed_vectors_count
 
