@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from embedder.index.filters import Filter, matches
 from embedder.index.points import apply
 from embedder.index.policy import SCAN_UP_TO
-from embedder.index.protocol import CollectionSpec, Receipt
+from embedder.index.protocol import Receipt
 from embedder.index.query import Query
 from embedder.index.service.client import IndexClient
 from lookalike.bench.clustered import FIELDS, HALF, SHAPES, TENTH, TINY, TWENTIETH, Clustered
@@ -34,11 +34,10 @@ from lookalike.bench.figures import percentile
 from lookalike.bench.load import Job, Result
 from lookalike.bench.peers import run_peers
 from lookalike.bench.proc import descendants, device, rss_mb
+from lookalike.bench.search_place import Place, build, read_ahead
 from lookalike.local.processes import OwnProcess, free_ports
 from lookalike.output import note
 
-WRITES = 256
-"""Of one call while building, as a worker's fullest batch."""
 TOP = 10
 READY_S = 120.0
 LOAD_S = 10.0
@@ -73,59 +72,6 @@ QUESTIONS: Mapping[str, Shape] = {
     "positive_negative": Shape(TENTH, negative=True),
     "small_tenant_and_attribute": Shape(TENTH, SHAPES["attribute"], {"attribute": "colour", "in": ["red"]}),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the bench keeps what it builds."""
-
-    folder: Path
-
-    @property
-    def vectors(self) -> Path:
-        return self.folder / "vectors.npy"
-
-    @property
-    def index(self) -> Path:
-        return self.folder / "index"
-
-    @property
-    def socket(self) -> Path:
-        return self.folder / "index.sock"
-
-    @property
-    def built(self) -> Path:
-        """The figures of the build; there once it is complete."""
-        return self.folder / "built.json"
-
-
-def build(place: Place, data: Clustered) -> dict[str, float]:
-    """Write every point and build the graphs, as the index process would; a build that is there is used again."""
-    if place.built.exists():
-        return dict(json.loads(place.built.read_text()))
-    from embedder.index.apart.engine import EngineApart
-    from embedder.index.collections import Collections
-    from embedder.index.edge.shard import EdgeIndex
-
-    vectors = data.vectors(place.vectors)
-    note(f"{data.n_points} vectors are made; building")
-    spec = CollectionSpec("bench", f"clustered-{data.dim}", data.dim, FIELDS)
-    place.index.mkdir(parents=True, exist_ok=True)
-    Collections(place.index, EngineApart, engine="edge").ensure(spec)
-    started = time.monotonic()
-    with closing(EdgeIndex(spec, place.index / "collections" / spec.name)) as index:
-        for tenant_id, rows in data.batches(WRITES):
-            index.write_now(tenant_id, [data.put(row, vectors[row]) for row in rows])
-        written_s = time.monotonic() - started
-        index.flush()
-        index.optimise()
-    figures = {
-        "build_s": round(time.monotonic() - started, 1),
-        "write_s": round(written_s, 1),
-        "disk_mb": round(_disk_mb(place.index), 1),
-    }
-    place.built.write_text(json.dumps(figures))
-    return figures
 
 
 @contextmanager
@@ -297,6 +243,7 @@ def run_search(folder: Path, *, n_points: int, dim: int, n_queries: int, seconds
     folder.mkdir(parents=True, exist_ok=True)
     built = build(place, data)
     with serving(place) as (client, pid):
+        ahead = read_ahead(place)
         rows = []
         resident: list[float] = []  # exact comparisons bring pages of the originals into memory, which stay there
         for row in ask_all(client, place, data, n_queries=n_queries):
@@ -315,6 +262,7 @@ def run_search(folder: Path, *, n_points: int, dim: int, n_queries: int, seconds
         "points": n_points,
         "dims": dim,
         **built,
+        **ahead,
         "rss_mb": round(resident[0], 1),
         "rss_after_exact_mb": round(max(resident), 1),
         "rows": rows,
@@ -385,7 +333,3 @@ def _wait(ready: Any) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not ready within {READY_S:g} s")
         time.sleep(0.1)
-
-
-def _disk_mb(folder: Path) -> float:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file()) / 2**20

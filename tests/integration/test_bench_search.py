@@ -40,7 +40,7 @@ def test_a_small_run_has_every_figure(tmp_path: Path) -> None:
         assert row["recall_at_10"] >= 0.97
         assert 0 < row["index_p50_ms"] <= row["index_p95_ms"] <= row["index_p99_ms"]
         assert 0 < row["http_p50_ms"] <= row["http_p95_ms"]
-    for name in ("build_s", "disk_mb", "rss_mb", "write_p95_ratio", "write_p95_ratio_500"):
+    for name in ("build_s", "disk_mb", "read_ahead_mb", "rss_mb", "write_p95_ratio", "write_p95_ratio_500"):
         assert figures[name] > 0, name
     assert {row["peer"] for row in figures["peers"]} >= {"numpy"}
     assert "cores" in figures["device"]
