@@ -1,8 +1,8 @@
 """The process that copies a shard's files and optimises the copy, while searches go on on the shard.
 
 ``python -m embedder.index.edge.optimiser SHARD FOLDER PARENT``. A byte on stdout: the copy is made, and the shard may
-be written to again. Exit 0: it is optimised, flushed, closed and in memory. Nothing but the copy is touched, so it may be
-killed at any moment.
+be written to again. Exit 0: it is optimised, flushed, closed and in memory. Nothing but the copy is touched, so it may
+be killed at any moment.
 """
 
 from __future__ import annotations
