@@ -121,6 +121,7 @@ def test_a_second_process_that_dies_costs_nothing(both: Both, tmp_path: Path) ->
     os.kill(aside.pid, signal.SIGKILL)
     settle(both.edge)
     assert both.edge.waiting() > 0
+    both.edge._upkeep.wait_cleared()
     assert [path.name for path in tmp_path.glob("shard*")] == ["shard"]
     both.check()
     both.edge.optimise_soon()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -177,11 +178,13 @@ def test_a_copy_that_lacks_a_point_is_thrown_away(pointer: Pointer, monkeypatch:
     for _step in range(5):
         assert upkeep.busy
         assert upkeep.go_on(current) is None
-        if following.killed:
+        if not upkeep.busy:
             break
+    upkeep.wait_cleared()
     assert following.killed
     assert not upkeep.busy
     assert pointer.folder().name == "shard"
+    upkeep.wait_cleared()
     assert not aside.folder.exists()
 
 
@@ -203,7 +206,30 @@ def test_a_next_holder_that_ends_costs_nothing(pointer: Pointer, monkeypatch: py
     aside.now, following.is_alive = "done", False
     assert upkeep.go_on(current) is None
     assert not upkeep.busy
+    upkeep.wait_cleared()
     assert not aside.folder.exists()
+
+
+def test_what_is_given_up_is_removed_without_anybodys_waiting(
+    pointer: Pointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of gigabytes and its files take a while to go; the next try waits for that, it may want the name."""
+    upkeep, aside = started(pointer, Held(), monkeypatch)
+    go_on = threading.Event()
+    remove = aside.give_up
+
+    def slowly() -> None:
+        assert go_on.wait(30)
+        remove()
+
+    monkeypatch.setattr(aside, "give_up", slowly)
+    aside.now = "failed"
+    assert upkeep.go_on(Held()) is None
+    assert not upkeep.busy
+    assert aside.folder.exists()
+    threading.Timer(0.1, go_on.set).start()
+    upkeep.start(100)
+    assert upkeep.busy, "the name was free"
 
 
 def test_a_holder_that_ends_meanwhile_is_no_matter_of_maintenance(
@@ -303,6 +329,7 @@ def test_a_copy_that_hangs_lets_writes_go_on(pointer: Pointer, monkeypatch: pyte
     upkeep.go_on(Held())
     assert not upkeep.held
     assert not upkeep.busy
+    upkeep.wait_cleared()
     assert not aside.folder.exists()
 
 

@@ -123,6 +123,7 @@ class EngineApart(Calls):
 
     def close(self) -> None:
         self._upkeep.give_up()
+        self._upkeep.wait_cleared()
         if self._leaving is not None:
             self._leaving.join()
         self._holder.close()

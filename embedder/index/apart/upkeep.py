@@ -11,6 +11,7 @@ The list holds requests, not their results: the table of docs/semantics.md gives
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -68,6 +69,7 @@ class Upkeep:
         self._started_at = self._stepped_at = 0.0
         self._failures = 0
         self._retry_at = 0.0
+        self._clearing: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
@@ -104,6 +106,7 @@ class Upkeep:
         self._stepped_at = self._started_at
         self._posted = self._flushed = False
         self._patience = None
+        self.wait_cleared()  # a new copy may have the name of one that is being removed
         try:
             self._aside = Aside(self._pointer.folder(), self._pointer.following())
         except OSError as exc:  # no memory for another process
@@ -143,14 +146,20 @@ class Upkeep:
         self.give_up()
 
     def give_up(self) -> None:
-        """Drop what is under way; the shard has everything."""
+        """Drop what is under way; the shard has everything. Does not wait for gigabytes to be let go of."""
         aside, holder, self._aside, self._next = self._aside, self._next, None, None
         self._missed.clear()
         self._patience = None
-        if holder is not None:
-            holder.kill()
         if aside is not None:
-            aside.give_up()
+            self.wait_cleared()
+            self._clearing = threading.Thread(target=_clear, args=(aside, holder), name="index-clear")
+            self._clearing.start()
+
+    def wait_cleared(self) -> None:
+        """Returns when nothing is left of what was given up."""
+        if self._clearing is not None:
+            self._clearing.join()
+            self._clearing = None
 
     def _hand_over(self, aside: Aside, current: Holder) -> Holder | None:
         if self._next is None:
@@ -216,6 +225,12 @@ class Upkeep:
             held_up_s=round(ended - started, 3),
         )
         return following
+
+
+def _clear(aside: Aside, holder: Holder | None) -> None:
+    if holder is not None:
+        holder.kill()
+    aside.give_up()
 
 
 def _check_as_many(current: Holder, following: Holder) -> None:
