@@ -66,6 +66,12 @@ def test_a_disk_that_cannot_be_read_is_told(shard: Path, monkeypatch: pytest.Mon
         warm(shard, free=lambda: 1 << 30)
 
 
+def test_codes_are_not_read_twice(shard: Path) -> None:
+    """The engine keeps them in memory of its own."""
+    (shard / "segments/b/quantized.data").write_bytes(bytes(MIB))
+    assert warm(shard, free=lambda: 1 << 30) == 6 * MIB + 7
+
+
 def test_a_shard_without_segments_is_nothing_to_read(tmp_path: Path) -> None:
     assert warm(tmp_path / "shard") == 0
 

@@ -15,6 +15,8 @@ from pathlib import Path
 SHARE = 0.5
 """Of the memory that is free: more would push out what others have read, and in the end what was read here first."""
 _PART_BYTES = 1 << 20
+_IN_THE_PROCESS = "quantized.data"
+"""The codes of a segment with a graph: the process that opens the shard has them in memory of its own."""
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
@@ -41,6 +43,8 @@ def warm(folder: Path, *, free: Callable[[], int] | None = None) -> int:
 def _sizes(folder: Path) -> Iterator[tuple[int, Path]]:
     for inside, _, names in os.walk(folder):
         for name in names:
+            if name == _IN_THE_PROCESS:
+                continue
             path = Path(inside) / name
             with suppress(FileNotFoundError):
                 yield path.stat().st_size, path
