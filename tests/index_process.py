@@ -17,9 +17,9 @@ from tests.waiting import wait_until
 ENTRY = """
 import sys
 from pathlib import Path
-from embedder.index.service import process, server
+from embedder.index.service import flushing, process
 from streams.errors import ConfigError
-server.FLUSH_SHARE = float(sys.argv[4] or server.FLUSH_SHARE)
+flushing.FLUSH_SHARE = float(sys.argv[4] or flushing.FLUSH_SHARE)
 try:
     sys.exit(process.serve_forever(data=Path(sys.argv[1]), engine=sys.argv[2], socket_path=Path(sys.argv[3])))
 except ConfigError as exc:

@@ -26,7 +26,7 @@ class IndexMetrics:
         )
         self._seconds = Histogram(
             "lookalike_index_request_seconds",
-            "Time inside the index, waiting for a flush not included",
+            "Time inside the index, behind the questions before it included, waiting for a flush not",
             ["operation"],
             buckets=_SECONDS,
             registry=registry,

@@ -13,13 +13,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from embedder.index.collections import Collections
 from embedder.index.exact import ExactIndex
+from embedder.index.metrics import IndexMetrics
 from embedder.index.points import Point, State, Write, Written
 from embedder.index.protocol import Hits
 from embedder.index.query import Query, like
 from embedder.index.service.client import IndexClient
+from embedder.index.service.flushing import Flushing
 from embedder.index.service.server import IndexServer
 from streams.errors import DependencyError, EventError
 from tests.contract.index_cases import SPEC, put, towards
@@ -222,14 +225,17 @@ def test_of_a_call_with_one_bad_vector_nothing_is_applied(tmp_path: Path) -> Non
 
 def test_flushes_are_further_apart_while_somebody_searches(tmp_path: Path) -> None:
     """Thirty times what one takes, at most three seconds; ten times where nobody has asked for two seconds."""
-    server = IndexServer(Collections(tmp_path, lambda _spec, _home: ExactIndex(SPEC), engine="exact"))
-    server._flush_took_s = 0.05
-    assert server._pause_s(100.0) == pytest.approx(0.5)
-    server._searched_at = 99.0
-    assert server._pause_s(100.0) == pytest.approx(1.5)
-    assert server._pause_s(101.5) == pytest.approx(0.5)
-    server._flush_took_s = 0.5
-    assert server._pause_s(100.0) == 3.0
+    collections = Collections(tmp_path, lambda _spec, _home: ExactIndex(SPEC), engine="exact")
+    now = 98.0
+    flushing = Flushing(collections, IndexMetrics(CollectorRegistry()), lambda: now, lambda: None)
+    flushing.took_s = 0.05
+    assert flushing.pause_s(100.0) == pytest.approx(0.5)
+    now = 99.0
+    flushing.searched()
+    assert flushing.pause_s(100.0) == pytest.approx(1.5)
+    assert flushing.pause_s(101.5) == pytest.approx(0.5)
+    flushing.took_s = 0.5
+    assert flushing.pause_s(100.0) == 3.0
 
 
 def test_a_search_is_noticed_and_a_workers_lookup_is_none(tmp_path: Path) -> None:
@@ -243,9 +249,9 @@ def test_a_search_is_noticed_and_a_workers_lookup_is_none(tmp_path: Path) -> Non
     wait_until(lambda: _answers(tmp_path / "i.sock"))
     with closing(IndexClient(tmp_path / "i.sock", spec=SPEC)) as client:
         client.read("acme", ["a"])
-        assert server._searched_at == float("-inf")
+        assert server._flushing._searched_at == float("-inf")
         client.search("acme", like(towards(1)))
-        assert server._searched_at > 0
+        assert server._flushing._searched_at > 0
     loop.call_soon_threadsafe(stop.set)
     thread.join(30)
     loop.close()

@@ -1,4 +1,4 @@
-"""One question and its answer at a time, over a socket whose ends are two processes of the index."""
+"""Frames over a socket whose ends are two processes of the index."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ class Channel:
         if length > MAX_FRAME_BYTES:
             raise ValueError(f"a frame of {length} bytes")
         return self._exactly(length)
+
+    def fileno(self) -> int:
+        """For an event loop, which sees when there is something to receive."""
+        return self._socket.fileno()
 
     def readable(self) -> bool:
         """Whether :meth:`receive` has something to begin with."""

@@ -1,7 +1,7 @@
 """An Edge index whose shard another process holds: what takes long there stops nobody here.
 
 The binding holds Python's lock in every call, opening a shard included, which takes half a second for 100,000
-points. So the index process opens none itself: it asks a holder, one question at a time, as it would call the
+points. So the index process opens none itself: it asks a holder, one question after the other, as it would call the
 binding, and an optimised copy is opened by the next holder while this one goes on answering.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from embedder.index.apart.holder import Holder
+from embedder.index.apart.line import Answered
 from embedder.index.apart.upkeep import Upkeep, due
 from embedder.index.codec import encode, encode_writes
 from embedder.index.edge.pointer import Pointer
@@ -60,6 +61,10 @@ class EngineApart(Calls):
         if operation in RECORDED:  # what was refused, the copy would refuse as well
             self._upkeep.note(operation, bytes(arguments))
         return answer
+
+    def soon(self, operation: str, arguments: msgspec.Raw) -> Answered:
+        """As :meth:`forward`, of what changes nothing, without waiting for it."""
+        return self._holder.soon(operation, arguments)
 
     def _ask(self, operation: str, arguments: bytes, decode: Callable[[msgspec.Raw], Result]) -> Result:
         return decode(msgspec.Raw(self.forward(operation, arguments)))
@@ -115,6 +120,7 @@ class EngineApart(Calls):
     def _take(self, following: Holder, gone: Path) -> None:
         """Ask the next holder from now on; the old one and its folder go without anybody's waiting."""
         old, self._holder = self._holder, following
+        old.unwatch()
         self._asked_for = False
         if self._leaving is not None:
             self._leaving.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import subprocess
@@ -13,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from embedder.index.apart.channel import Channel
+from embedder.index.apart.line import Answered, Line, gone
 from embedder.index.codec import encode
 from embedder.index.protocol import CollectionSpec
-from embedder.index.service.wire import decode_answer, raised
 from streams.errors import DependencyError
 
 CLOSES_WITHIN_S = 30.0
@@ -23,7 +22,7 @@ CLOSES_WITHIN_S = 30.0
 
 
 class Holder:
-    """A process that opens a shard and answers, one question at a time. Not thread-safe.
+    """A process that opens a shard and answers one question after the other. Not thread-safe.
 
     It ends with the thread that started it, whatever that dies of.
     """
@@ -43,7 +42,7 @@ class Holder:
         except OSError as exc:
             raise DependencyError("index", f"no process can be started to hold the vectors: {exc}") from exc
         self._channel = Channel(ours)
-        self._ids = itertools.count()
+        self._line = Line(self._channel)
         self._opened = False
         with theirs:
             command = [sys.executable, "-m", "embedder.index.apart.child", str(theirs.fileno()), str(os.getpid())]
@@ -80,10 +79,11 @@ class Holder:
 
     def post(self, operation: str, arguments: bytes | msgspec.Raw) -> None:
         """Ask without waiting; nothing else may be asked before :meth:`take`."""
-        try:
-            self._channel.send(encode((next(self._ids), operation, "", msgspec.Raw(arguments))))
-        except OSError as exc:
-            raise _gone() from exc
+        self._line.post(operation, arguments)
+
+    def soon(self, operation: str, arguments: bytes | msgspec.Raw) -> Answered:
+        """Ask without waiting: the running event loop reads the answer. What is asked later is answered later."""
+        return self._line.soon(operation, arguments)
 
     def answered(self) -> bool:
         """Whether :meth:`take` would return at once."""
@@ -91,18 +91,16 @@ class Holder:
 
     def take(self) -> msgspec.Raw:
         """The answer to what was posted; waits for it and raises as :meth:`ask`."""
-        body = self._channel.receive()
-        if body is None:
-            raise _gone()
-        answer = decode_answer(body)
-        if answer.error is not None:
-            raise raised(answer.error)
-        return answer.result
+        return self._line.take()
+
+    def unwatch(self) -> None:
+        """To be called on the event loop's thread before another one ends the process."""
+        self._line.unwatch()
 
     def check_alive(self) -> None:
         """DependencyError where the process ended."""
         if self._process.poll() is not None:
-            raise _gone()
+            raise gone()
 
     def close(self) -> None:
         """Flush, let go, end. DependencyError where the flush failed, or the process before it."""
@@ -118,6 +116,7 @@ class Holder:
         """End it now and wait for that: what was not flushed is in its log."""
         self._process.kill()
         self._process.wait()
+        self._line.unwatch()
         self._channel.close()
 
 
@@ -128,7 +127,3 @@ def _environment() -> dict[str, str]:
     """
     asked_for = [os.environ["GLIBC_TUNABLES"]] if "GLIBC_TUNABLES" in os.environ else []
     return {**os.environ, "GLIBC_TUNABLES": ":".join((*asked_for, "glibc.malloc.hugetlb=1"))}
-
-
-def _gone() -> DependencyError:
-    return DependencyError("index", "the process that holds the vectors ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,10 @@ class Forwards(Protocol):
 
     def forward(self, operation: str, arguments: msgspec.Raw) -> bytes:
         """The encoded result of one of :data:`READS` or :data:`CHANGES`."""
+        ...
+
+    def soon(self, operation: str, arguments: msgspec.Raw) -> asyncio.Future[msgspec.Raw]:
+        """The same of an operation that changes nothing, once the running loop has it; in the order of asking."""
         ...
 
 
@@ -175,6 +180,9 @@ SEARCHES = frozenset({"search", "search_batch", "facet", "list"})
 
 HELD = frozenset({"write", "delete_tenant", "sweep"})
 """What waits while the engine's files are being copied."""
+
+PURE = frozenset(READS) - HELD
+"""What changes nothing: other questions may be asked before it is answered."""
 
 CHANGES: dict[str, Callable[[Answering, msgspec.Raw], bytes]] = {
     "delete_tenant": delete_tenant,

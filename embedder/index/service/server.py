@@ -1,7 +1,8 @@
 """The index process: it alone owns the collections, everybody else asks it over a unix socket.
 
-One thread does everything. The engine's calls hold Python's lock anyway, so a second thread would
-only add waiting; requests are served in the order they arrive, and maintenance fits between them.
+One thread does everything. The engine's calls hold Python's lock anyway, so a second thread would only add waiting.
+Requests are served in the order they arrive, and maintenance fits between them. Where another process holds the
+points, it is handed the next questions before it has answered the last (:class:`Forwards`).
 """
 
 from __future__ import annotations
@@ -22,22 +23,24 @@ from embedder.index.codec import encode
 from embedder.index.collections import Collections
 from embedder.index.metrics import IndexMetrics
 from embedder.index.protocol import Receipt
-from embedder.index.service.operations import CHANGES, HELD, SEARCHES, WHOLE, checked_writes, perform, search_batch
-from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data, frame
-from streams.errors import DependencyError
+from embedder.index.service.flushing import Flushing, send
+from embedder.index.service.operations import (
+    CHANGES,
+    HELD,
+    PURE,
+    SEARCHES,
+    WHOLE,
+    Forwards,
+    checked_writes,
+    perform,
+    search_batch,
+)
+from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data
+from streams.errors import DependencyError, LookalikeError
 from streams.event import now_us
 
 log = structlog.get_logger(__name__)
 
-FLUSH_SHARE = 30
-"""A flush that took t is followed by the next no sooner than 30 t later: some 3 % of the time is spent in flushes,
-which block searches. With 5 % the slowest twentieth of searches would be those that met one (docs/index.md)."""
-FLUSH_SHARE_UNASKED = 10
-"""While nobody searches only the workers' lookups are disturbed: writes are acknowledged sooner. With 4, one lookup in
-five met a flush, and in a flood it was a tenant's slowest twentieth that did (docs/chaos.md, scenario 19)."""
-SEARCHED_S = 2.0
-"""For how long after a search another one is expected."""
-MAX_FLUSH_WAIT_S = 3.0
 WRITE_PIECE = 4
 """Writes applied in one go, about 1 ms: a search must not wait for a whole call of them."""
 MAX_HELD = 64
@@ -62,18 +65,14 @@ class IndexServer:
         self._collections = collections
         self._metrics = metrics or IndexMetrics(CollectorRegistry())
         self._clock = clock
-        self._waiting: list[tuple[asyncio.StreamWriter, int, bytes]] = []
         self._stop = asyncio.Event()
-        self._failed: DependencyError | None = None
+        self._flushing = Flushing(collections, self._metrics, clock, self._end)
         self._writable = asyncio.Event()
         self._writable.set()
         self._held: asyncio.Future[None]
-        self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._flushed_at = 0.0
-        self._flush_took_s = 0.0
-        self._searched_at = float("-inf")
         self._last_request_at = self._maintained_at = clock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._forwarded: set[asyncio.Future[msgspec.Raw]] = set()
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(self, socket_path: Path, stop: asyncio.Event) -> None:
@@ -94,11 +93,13 @@ class IndexServer:
             except TimeoutError:
                 continue
         server.close()
-        if self._failed is None:
-            self._flush()
+        if self._forwarded:
+            await asyncio.wait(self._forwarded, timeout=LAST_ANSWERS_S)
+        if self._flushing.failed is None:
+            self._flushing.flush()
         await self._hang_up()
-        if self._failed is not None:
-            raise self._failed
+        if self._flushing.failed is not None:
+            raise self._flushing.failed
 
     async def _hang_up(self) -> None:
         """Let the last answers out; whoever does not read them costs all together one second."""
@@ -111,9 +112,9 @@ class IndexServer:
         serving = [task for task in (*draining, *clients.values()) if task is not None]
         if serving:
             await asyncio.wait(serving, timeout=LAST_ANSWERS_S)
-        unfinished = set(self._tasks)  # held writes among them: the collections are closed next
-        for task in unfinished:
-            task.cancel()
+        unfinished: set[asyncio.Future[Any]] = {*self._tasks, *self._forwarded}  # the collections are closed next
+        for one in unfinished:
+            one.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,7 +130,7 @@ class IndexServer:
                 request = decode_request(await reader.readexactly(length))
                 self._last_request_at = self._clock()
                 if request.operation in SEARCHES:
-                    self._searched_at = self._last_request_at
+                    self._flushing.searched()
                 await self._in_turn(request, writer, held)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -156,7 +157,42 @@ class IndexServer:
         else:
             while held and request.operation not in SEARCHES:
                 await held.popleft()
-            await self._answer(request, writer)
+            if not self._forward(request, writer):
+                await self._answer(request, writer)
+
+    def _forward(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """Hand a question on to the process that holds the points, where one does; the answer goes out by itself."""
+        if request.operation not in PURE:
+            return False
+        started = self._clock()
+        try:
+            engine = self._collections.get(request.collection)
+            if not isinstance(engine, Forwards):
+                return False
+            answered = engine.soon(request.operation, request.arguments)
+        except (LookalikeError, ValueError) as exc:
+            self._refuse(exc, request, writer, started)
+            return True
+        self._forwarded.add(answered)
+        answered.add_done_callback(lambda done: self._pass_on(done, request, writer, started))
+        return True
+
+    def _pass_on(
+        self, answered: asyncio.Future[msgspec.Raw], request: Request, writer: asyncio.StreamWriter, started: float
+    ) -> None:
+        self._forwarded.discard(answered)
+        if answered.cancelled():
+            return
+        error = answered.exception()
+        if error is not None:
+            self._refuse(error, request, writer, started)
+            return
+        self._metrics.observe(request.operation, "ok", self._clock() - started)
+        send(writer, encode((request.id, None, answered.result())))
+
+    def _refuse(self, error: BaseException, request: Request, writer: asyncio.StreamWriter, started: float) -> None:
+        self._metrics.observe(request.operation, "failed", self._clock() - started)
+        send(writer, encode((request.id, error_data(error), None)))
 
     def _aside(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(answering)
@@ -183,8 +219,7 @@ class IndexServer:
             if error_data(exc)[0] == "internal":
                 log.exception("request failed", operation=request.operation)
             body = encode((request.id, error_data(exc), None))
-        if not writer.is_closing():
-            writer.write(frame(body))
+        send(writer, body)
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         started = self._clock()
@@ -193,17 +228,15 @@ class IndexServer:
                 await self._writable.wait()
             result = await self._write(request) if request.operation == "write" else self._execute(request)
         except Exception as exc:
-            self._metrics.observe(request.operation, "failed", self._clock() - started)
             if error_data(exc)[0] == "internal":
                 log.exception("request failed", operation=request.operation)
-            writer.write(frame(encode((request.id, error_data(exc), None))))
+            self._refuse(exc, request, writer, started)
             return
         self._metrics.observe(request.operation, "ok", self._clock() - started)
         if request.operation in CHANGES or request.operation == "write":
-            self._waiting.append((writer, request.id, result))
-            self._flush_soon()
+            self._flushing.acknowledge(writer, request.id, result)
         else:
-            writer.write(frame(encode((request.id, None, msgspec.Raw(result)))))
+            send(writer, encode((request.id, None, msgspec.Raw(result))))
 
     async def _write(self, request: Request) -> bytes:
         """Apply in pieces, with what others ask between them; nothing where one of the vectors cannot be stored.
@@ -227,45 +260,7 @@ class IndexServer:
             return whole(self._collections, request.arguments)
         return perform(self._collections.get(request.collection), request.operation, request.arguments)
 
-    # ---- durability: at once when idle, else a small share of the time ------------------------------------
-
-    def _flush_soon(self) -> None:
-        if self._flush_at is not None:
-            return
-        loop = asyncio.get_running_loop()
-        now = self._clock()
-        wait_s = self._flushed_at + self._pause_s(now) - now
-        if wait_s <= 0:
-            self._flush_at = loop.call_soon(self._flush)  # after what has arrived by now
-        else:
-            self._flush_at = loop.call_later(wait_s, self._flush)
-
-    def _pause_s(self, now: float) -> float:
-        """What must lie between two flushes."""
-        share = FLUSH_SHARE if now - self._searched_at < SEARCHED_S else min(FLUSH_SHARE, FLUSH_SHARE_UNASKED)
-        return min(MAX_FLUSH_WAIT_S, self._flush_took_s * share)
-
-    def _flush(self) -> None:
-        self._flush_at = None
-        started = self._clock()
-        try:
-            for engine in self._collections.opened():
-                engine.flush()
-        except DependencyError as exc:
-            self._fail(exc)
-        self._flushed_at = self._clock()
-        self._flush_took_s = self._flushed_at - started
-        self._metrics.flush.observe(self._flush_took_s)
-        waiting, self._waiting = self._waiting, []
-        for writer, request_id, result in waiting:
-            if not writer.is_closing():
-                error = None if self._failed is None else error_data(self._failed)
-                writer.write(frame(encode((request_id, error, None if error else msgspec.Raw(result)))))
-
-    def _fail(self, error: DependencyError) -> None:
-        """What is on the disk is not known any more: end, so that the next start reads it."""
-        log.critical("index ends: what is not acknowledged is not sure to be kept", error=error.message)
-        self._failed = error
+    def _end(self) -> None:
         self._stop.set()
 
     def _busy(self) -> bool:
@@ -278,7 +273,7 @@ class IndexServer:
             for engine in self._collections.opened():
                 engine.maintain(idle_s=idle_s)
         except DependencyError as exc:
-            self._fail(exc)
+            self._flushing.fail(exc)
         self._hold(any(engine.held() for engine in self._collections.opened()))
         self._maintained_at = self._clock()
         self._metrics.maintenance.observe(self._maintained_at - started)

@@ -1,0 +1,113 @@
+"""Questions to one holder: several under way, answered in the order of asking."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+
+import msgspec
+
+from embedder.index.apart.channel import Channel
+from embedder.index.codec import encode
+from embedder.index.service.wire import decode_answer, raised
+from streams.errors import DependencyError, LookalikeError
+
+MAX_ASKED, MAX_ASKED_BYTES = 64, 64 << 10
+"""What is handed over before its answer is read lies in the socket, which holds twice that with what the kernel adds to
+each message. So handing over never waits for a holder that itself waits for its answer to be read."""
+
+Answered = asyncio.Future[msgspec.Raw]
+
+
+class Line:
+    """Not thread-safe. Either waits for an answer (:meth:`take`) or lets an event loop do so (:meth:`soon`).
+
+    The holder has its next question before the last answer was read: on two cores that is half as many searches
+    again (docs/index.md).
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._ids = itertools.count()
+        self._asked: deque[tuple[Answered, int]] = deque()
+        self._asked_bytes = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def post(self, operation: str, arguments: bytes | msgspec.Raw) -> None:
+        """Ask; nothing else may be asked before :meth:`take`. What was asked for by :meth:`soon` is answered first.
+
+        Raises:
+            DependencyError: the holder ended.
+        """
+        self.catch_up()
+        self._send(operation, arguments)
+
+    def take(self) -> msgspec.Raw:
+        """The answer to what was posted; waits for it, and raises what the operation raised."""
+        body = self._channel.receive()
+        if body is None:
+            raise gone()
+        answer = decode_answer(body)
+        if answer.error is not None:
+            raise raised(answer.error)
+        return answer.result
+
+    def soon(self, operation: str, arguments: bytes | msgspec.Raw) -> Answered:
+        """Ask; the answer, or what the operation raised, once the running loop has read it.
+
+        Raises:
+            DependencyError: the holder ended.
+        """
+        while self._asked and (len(self._asked) >= MAX_ASKED or self._asked_bytes + len(arguments) > MAX_ASKED_BYTES):
+            self._take_first()
+        self._send(operation, arguments)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            loop.add_reader(self._channel.fileno(), self._read)
+        answered: Answered = loop.create_future()
+        self._asked.append((answered, len(arguments)))
+        self._asked_bytes += len(arguments)
+        return answered
+
+    def catch_up(self) -> None:
+        """Wait for everything that was asked for by :meth:`soon`."""
+        while self._asked:
+            self._take_first()
+
+    def unwatch(self) -> None:
+        """Nothing is read by a loop any more: to be called on its thread, before the channel is closed."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            self._loop = None
+
+    def _send(self, operation: str, arguments: bytes | msgspec.Raw) -> None:
+        try:
+            self._channel.send(encode((next(self._ids), operation, "", msgspec.Raw(arguments))))
+        except OSError as exc:
+            raise gone() from exc
+
+    def _read(self) -> None:
+        """The loop sees an answer, or the end of the holder."""
+        if self._asked:
+            self._take_first()
+        else:
+            self.unwatch()  # else the loop would see that end for ever
+
+    def _take_first(self) -> None:
+        answered, n_bytes = self._asked.popleft()
+        self._asked_bytes -= n_bytes
+        try:
+            result = self.take()
+        except (LookalikeError, ValueError, RuntimeError) as exc:  # what `raised` makes, and a frame too large
+            if not answered.done():
+                answered.set_exception(exc)
+            return
+        if not answered.done():  # its client may be gone
+            answered.set_result(result)
+
+
+def gone() -> DependencyError:
+    """What everybody is told whose holder ended."""
+    return DependencyError("index", "the process that holds the vectors ended")

@@ -1,0 +1,170 @@
+"""Questions to a holder: handed over before the last is answered, answered in order, never so many that both wait."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import msgspec
+import pytest
+
+from embedder.index.apart.channel import Channel
+from embedder.index.apart.line import MAX_ASKED, MAX_ASKED_BYTES, Line
+from embedder.index.codec import encode
+from embedder.index.service.wire import Request, decode_request, error_data
+from streams.errors import DependencyError, QueryError
+
+
+class Ends:
+    """Both ends of a line; what a holder does is the test's."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.channel, self.holder = Channel(ours), Channel(theirs)
+        self.line = Line(self.channel)
+
+    def next(self) -> Request:
+        """What the holder is asked next."""
+        body = self.holder.receive()
+        assert body is not None
+        return decode_request(body)
+
+    def answer(self, request: Request, result: object = None) -> None:
+        self.holder.send(encode((request.id, None, result)))
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    both = Ends()
+    with closing(both.channel), closing(both.holder):
+        yield both
+
+
+def value(raw: msgspec.Raw) -> object:
+    return msgspec.msgpack.decode(raw)
+
+
+def test_the_next_question_is_there_before_the_last_is_answered(ends: Ends) -> None:
+    async def ask() -> list[object]:
+        asked = [ends.line.soon("search", encode(n)) for n in range(3)]
+        requests = [ends.next() for _ in range(3)]
+        assert not any(one.done() for one in asked)
+        for request in requests:
+            ends.answer(request, value(request.arguments))
+        return [value(await one) for one in asked]
+
+    assert asyncio.run(ask()) == [0, 1, 2]
+
+
+def test_who_waits_gets_its_own_answer_and_the_others_theirs(ends: Ends) -> None:
+    """A write is asked for and waited for, with searches under way."""
+
+    def hold() -> None:
+        for _ in range(3):
+            request = ends.next()
+            ends.answer(request, [request.operation, value(request.arguments)])
+
+    async def ask() -> tuple[object, list[object]]:
+        before = [ends.line.soon("search", encode(n)) for n in range(2)]
+        ends.line.post("write_now", encode(7))
+        mine = value(ends.line.take())
+        return mine, [value(await one) for one in before]
+
+    assert with_holder(hold, lambda: asyncio.run(ask())) == (["write_now", 7], [["search", 0], ["search", 1]])
+
+
+def test_an_error_is_of_the_one_who_asked(ends: Ends) -> None:
+    async def ask() -> None:
+        wrong, right = ends.line.soon("search", encode(0)), ends.line.soon("search", encode(1))
+        first, second = ends.next(), ends.next()
+        ends.holder.send(encode((first.id, error_data(QueryError(404, "image_not_found", "no such image")), None)))
+        ends.answer(second, "found")
+        with pytest.raises(QueryError, match="no such image"):
+            await wrong
+        assert value(await right) == "found"
+
+    asyncio.run(ask())
+
+
+def test_a_client_that_went_away_leaves_the_next_answer_right(ends: Ends) -> None:
+    async def ask() -> object:
+        given_up, wanted = ends.line.soon("search", encode(0)), ends.line.soon("search", encode(1))
+        given_up.cancel()
+        for request in (ends.next(), ends.next()):
+            ends.answer(request, value(request.arguments))
+        return value(await wanted)
+
+    assert asyncio.run(ask()) == 1
+
+
+def test_a_holder_that_ends_is_told_to_everybody_and_looked_at_no_more(ends: Ends) -> None:
+    """Its end of the socket is readable for ever: a loop that goes on looking would do nothing else."""
+
+    async def ask() -> None:
+        asked = [ends.line.soon("search", encode(n)) for n in range(2)]
+        ends.holder.close()
+        for one in asked:
+            with pytest.raises(DependencyError, match="ended"):
+                await one
+        while ends.line._loop is not None:
+            await asyncio.sleep(0)
+        with pytest.raises(DependencyError, match="ended"):
+            ends.line.soon("search", encode(2))
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+
+
+@pytest.mark.parametrize("question", [b"", bytes(5_000), bytes(MAX_ASKED_BYTES), bytes(4 << 20)])
+def test_no_two_wait_for_each_other(ends: Ends, question: bytes) -> None:
+    """A holder that hands over a large answer reads no question, and who hands over a question reads no answer."""
+    n = MAX_ASKED * 3 if len(question) < MAX_ASKED_BYTES else 5
+    large = bytes(1 << 20)
+
+    def hold() -> None:
+        for _ in range(n + 1):
+            ends.answer(ends.next(), large)
+
+    async def ask() -> int:
+        asked = [ends.line.soon("search", encode(question)) for _ in range(n)]
+        ends.line.post("write_now", encode(question))
+        ends.line.take()
+        answers = [bytes(await one) for one in asked]
+        return sum(len(one) > len(large) for one in answers)
+
+    assert with_holder(hold, lambda: asyncio.run(ask())) == n
+
+
+def test_only_so_much_is_under_way(ends: Ends) -> None:
+    """With more, the first answer is waited for; by number and by size."""
+
+    def hold() -> None:
+        for _ in range(MAX_ASKED + 3):
+            ends.answer(ends.next())
+
+    async def ask() -> tuple[int, int]:
+        asked = [ends.line.soon("search", encode(None)) for _ in range(MAX_ASKED + 1)]
+        by_number = sum(not one.done() for one in asked)
+        asked += [ends.line.soon("search", encode(bytes(MAX_ASKED_BYTES))) for _ in range(2)]
+        by_size = sum(not one.done() for one in asked)
+        await asyncio.gather(*asked)
+        return by_number, by_size
+
+    assert with_holder(hold, lambda: asyncio.run(ask())) == (MAX_ASKED, 1)
+
+
+def with_holder(hold: Callable[[], None], ask: Callable[[], object]) -> object:
+    """What `ask` gives while `hold` answers in a thread."""
+    result: list[object] = []
+    threads = [
+        threading.Thread(target=hold, daemon=True),
+        threading.Thread(target=lambda: result.append(ask()), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "it hangs"
+    return result[0]
