@@ -126,7 +126,7 @@ class Collections:
     def _described(self, name: str, current: str) -> CollectionInfo:
         engine = self.get(name)
         points = sum(engine.stats().points.values())
-        return CollectionInfo(engine.spec(), self._engine, name == current, points, engine.waiting())
+        return CollectionInfo(name, engine.spec(), self._engine, name == current, points, engine.waiting())
 
     def switch(self, name: str) -> None:
         """Let the alias mean this collection. ConfigError where there is none."""

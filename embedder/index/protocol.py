@@ -186,7 +186,7 @@ class Administration(Protocol):
     """What operators do to whole collections. Every call raises DependencyError where the index does not answer."""
 
     def collections(self) -> Sequence[CollectionInfo]:
-        """Every collection, by name."""
+        """Every collection that can be switched to, by name: no copy that is not complete."""
         ...
 
     def create(self, spec: CollectionSpec) -> None:
@@ -261,8 +261,13 @@ class IndexStats:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """One collection: `current` where the alias means it; `waiting` points are in no graph yet."""
+    """One collection: `current` where the alias means it; `waiting` points are in no graph yet.
 
+    `name` is the one it is switched to and dropped by. On a Qdrant server a migrated collection has a number
+    behind the name of its spec.
+    """
+
+    name: str
     spec: CollectionSpec
     engine: str
     current: bool

@@ -16,7 +16,7 @@ from lookalike.logs import configure_logging
 from lookalike.options import data_option, json_option
 from lookalike.output import note, print_json, say, table
 from lookalike.settings import Settings, read_settings
-from streams.errors import ConfigError, DependencyError
+from streams.errors import DependencyError
 
 if TYPE_CHECKING:
     from embedder.index.protocol import CollectionInfo, CollectionSpec
@@ -104,14 +104,14 @@ def optimize(timeout_s: float, data: Path | None, as_json: bool) -> None:
     started = time.monotonic()
     with _administration(data) as (_, index):
         before = _current(index.collections())
-        index.optimise(before.spec.name)
-        while (waiting := _waiting(index, before.spec.name)) is None or waiting > 0:
+        index.optimise(before.name)
+        while (waiting := _waiting(index, before.name)) is None or waiting > 0:
             if time.monotonic() - started > timeout_s:
                 raise DependencyError("index", f"{waiting} points still wait after {timeout_s:g} s: ask again")
             time.sleep(0.5)
     took_s = round(time.monotonic() - started, 1)
-    figures = {"collection": before.spec.name, "built": before.waiting, "seconds": took_s}
-    print_json(figures) if as_json else say(f"{before.waiting} points of {before.spec.name} in {took_s} s")
+    figures = {"collection": before.name, "built": before.waiting, "seconds": took_s}
+    print_json(figures) if as_json else say(f"{before.waiting} points of {before.name} in {took_s} s")
 
 
 @command.command("switch")
@@ -146,25 +146,48 @@ def drop(name: str, yes: bool, data: Path | None, as_json: bool) -> None:
     default=None,
     help="The index's own folder, while no index process has it; default: `index` in LOOKALIKE_DATA.",
 )
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(1),
+    default=4 * 3600.0,
+    show_default=True,
+    help="Seconds that a Qdrant server may take for the new graphs.",
+)
 @json_option
-def migrate(data: Path | None, as_json: bool) -> None:
+def migrate(data: Path | None, timeout_s: float, as_json: bool) -> None:
     """Build the collection that is asked anew, with the fields that LOOKALIKE_DECLARED_FIELDS names now.
 
-    Indexes on fields have to be there before the first point. Stop `up` (or `index serve`) first: events wait
-    in Kafka meanwhile. A migration that is cut short leaves everything as it was.
+    Indexes on fields have to be there before the first point. Stop `up` (or `index serve`) first, with a Qdrant
+    server the workers: events wait in Kafka meanwhile. A migration that is cut short leaves everything as it was.
     """
     settings = read_settings()
     configure_logging(settings.process.log_level)
-    if settings.index.qdrant_url is not None:
-        raise ConfigError("a collection on a Qdrant server cannot be migrated yet: use another alias and feed it anew")
-    from embedder.index.migrate import migrate as run
-
+    fields = settings.index.fields()
+    if settings.index.qdrant_url is not None and data is not None:
+        raise click.UsageError("--data names a folder, LOOKALIKE_QDRANT_URL a server: give one of them")
     note("copying every point into a collection with the new fields")
-    spec, points = run(data or settings.process.data / "index", settings.index.fields())
-    fields = [f"{field.name}:{field.kind}" for field in spec.fields]
-    print_json({"collection": spec.name, "points": points, "fields": fields}) if as_json else say(
-        f"{points} points of {spec.name}, fields: {', '.join(fields) or 'none'}"
+    if settings.index.qdrant_url is not None:
+        collection, points = _migrate_server(settings, timeout_s)
+    else:
+        from embedder.index.migrate import migrate as run
+
+        spec, points = run(data or settings.process.data / "index", fields)
+        collection = spec.name
+    declared = [f"{field.name}:{field.kind}" for field in fields]
+    print_json({"collection": collection, "points": points, "fields": declared}) if as_json else say(
+        f"{points} points of {collection}, fields: {', '.join(declared) or 'none'}"
     )
+
+
+def _migrate_server(settings: Settings, timeout_s: float) -> tuple[str, int]:
+    from embedder.index.qdrant_server.migrate import ANSWER_S
+    from embedder.index.qdrant_server.migrate import migrate as run
+    from lookalike.index import server
+
+    with closing(server(settings, timeout_s=ANSWER_S)) as found:
+        done = run(found, settings.index.fields(), told=note, ready_s=timeout_s)
+    return done.collection, done.points
 
 
 @contextmanager
@@ -198,14 +221,14 @@ def _current(found: Sequence[CollectionInfo]) -> CollectionInfo:
 def _waiting(index: Administrator, name: str) -> int | None:
     """How many points wait; None while the index is too busy to say."""
     try:
-        return next((one.waiting for one in index.collections() if one.spec.name == name), 0)
+        return next((one.waiting for one in index.collections() if one.name == name), 0)
     except DependencyError:
         return None
 
 
 def _plain(one: CollectionInfo) -> dict[str, Any]:
     return {
-        "name": one.spec.name,
+        "name": one.name,
         "current": one.current,
         "engine": one.engine,
         "points": one.points,

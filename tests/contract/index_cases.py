@@ -109,11 +109,11 @@ class DroppedServer(ServerIndex):
     """Removes its collection at the end."""
 
     def __init__(self, server: Server, index: ServerIndex) -> None:
-        super().__init__(server.client, index._transport, index.spec())
+        super().__init__(server.client, index._transport, index.spec(), name=index.name)
 
     def close(self) -> None:
         self._writers.shutdown()
-        self._client.delete_collection(self._spec.name)
+        self._client.delete_collection(self.name)
         self._client.close()
 
 

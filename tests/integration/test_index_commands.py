@@ -28,6 +28,7 @@ from tests.contract.index_cases import bury, put, towards, write
 from tests.index_process import IndexProcess
 from tests.script import VECTOR_DIM
 from tests.waiting import wait_until
+from tests.watched_qdrant import ImitatedClient, ImitatedServer
 
 OLD = CollectionSpec("hash", "test-v1", VECTOR_DIM)
 OTHER = CollectionSpec("hash", "test-v2", VECTOR_DIM)
@@ -164,3 +165,33 @@ def test_a_migration_that_was_cut_short_is_finished_or_undone(tmp_path: Path) ->
     with closing(process.client(replace(OLD, fields=parse_fields(["price:number"])))) as index:
         wait_until(lambda: index.count("acme")[State.INDEXED] == 1, timeout_s=10)
     process.kill()
+
+
+def test_a_collection_on_a_server_is_migrated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same output as without a server; the name is the one that `status` prints and the other commands take."""
+    monkeypatch.setenv("LOOKALIKE_QDRANT_URL", "http://127.0.0.1:6333")
+    monkeypatch.setenv("LOOKALIKE_DECLARED_FIELDS", "price:number")
+    for name in ("LOOK_S", "SETTLED_S", "ALIAS_AGE_S"):
+        monkeypatch.setattr(f"embedder.index.qdrant_server.migrate.{name}", 0.001)
+    client = ImitatedClient()
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr("lookalike.index.server", lambda *_, **__: ImitatedServer(client))
+    assert run(["index", "migrate"]) == 3
+    assert "start a worker" in capsys.readouterr().err
+    server = ImitatedServer(client)
+    write(server.ensure(OLD), "acme", put("a"), put("b"), bury("c"))
+    server.ensure(OTHER)
+    name = f"{OLD.name}~2"
+    done = said(capsys, "index", "migrate")
+    assert done == {"collection": name, "points": 3, "fields": ["price:number"]}
+    listed = said(capsys, "index", "status")["collections"]
+    assert isinstance(listed, list)
+    assert [(one["name"], one["current"], one["points"]) for one in listed] == [(name, True, 3), (OTHER.name, False, 0)]
+    assert run(["index", "drop", name, "--yes"]) == 3
+    assert run(["index", "switch", OLD.name]) == 3
+    said(capsys, "index", "switch", OTHER.name)
+    said(capsys, "index", "drop", name, "--yes")
+    assert [one.name for one in client.get_collections().collections] == [OTHER.name]
+    assert run(["index", "migrate", "--data", "/tmp"]) == 2

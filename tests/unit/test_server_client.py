@@ -29,7 +29,7 @@ class MemoryServer(Server):
         if spec.name not in self.made:
             index = local_server()
             index._spec = spec
-            index._name = SPEC.name
+            index.name = SPEC.name
             self.made[spec.name] = index
         self.alias_means = self.alias_means or spec.name
         return self.made[spec.name]

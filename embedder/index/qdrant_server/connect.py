@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from qdrant_client import QdrantClient, models
 
 from embedder.index.fields import parse_fields
 from embedder.index.protocol import CollectionInfo, CollectionSpec
+from embedder.index.qdrant_server.generations import Generation, finish, found, in_use
 from embedder.index.qdrant_server.index import ServerIndex
-from embedder.index.qdrant_server.schema import check, create
-from embedder.index.qdrant_server.transport import RawTransport, asked
+from embedder.index.qdrant_server.schema import check, create, lift_fence
+from embedder.index.qdrant_server.transport import RawTransport, Transport, asked
 from streams.errors import ConfigError, DependencyError
 
 GRPC_PORT = 6334
@@ -59,16 +61,27 @@ class Server:
     def ensure(self, spec: CollectionSpec) -> ServerIndex:
         """The collection of this spec, made where it is not there; the first one becomes what the alias means.
 
+        What a migration that was killed has left is put in order: the collection can be written to again,
+        and what the new one has replaced is gone.
+
         Raises:
             ConfigError: it is there and is another one.
             DependencyError: the server does not answer.
         """
         with asked():
-            create(self.client, spec)
-            check(spec.name, self.client.get_collection(spec.name).config.metadata, spec)
-            if self.aliased() is None:
-                self.switch(spec.name)
-        return self._index(spec)
+            aliased = self.aliased()
+            generations = found(self.client, spec.name)
+            used = in_use(generations, aliased)
+            name = spec.name if used is None else used.name
+            create(self.client, spec, name)
+            info = self.client.get_collection(name)
+            check(name, info.config.metadata, spec)
+            lift_fence(self.client, name, info)
+            if aliased is None:
+                self.point_alias(name)
+            if used is not None:
+                finish(self.client, used, generations)
+        return self._index(spec, name)
 
     def current(self, known: ServerIndex | None = None) -> ServerIndex:
         """The collection behind the alias; `known` where it is still that. DependencyError where there is none yet."""
@@ -76,24 +89,13 @@ class Server:
             name = self.aliased()
             if name is None:
                 raise DependencyError("index", "there is no collection yet: start a worker, it makes one")
-            if known is not None and known.spec().name == name:
+            if known is not None and known.name == name:
                 return known
-            return self._index(self.spec_of(name))
+            return self._index(self.spec_of(name), name)
 
     def spec_of(self, name: str) -> CollectionSpec:
         """What a collection says of itself. ConfigError where it is none of ours."""
-        metadata = self.client.get_collection(name).config.metadata or {}
-        try:
-            spec = CollectionSpec(
-                str(metadata["model_id"]),
-                str(metadata["preprocessing_id"]),
-                int(metadata["dim"]),
-                parse_fields(metadata["fields"]),
-            )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise ConfigError(f"collection {name} was not made by lookalike: it does not say what it holds") from exc
-        check(name, metadata, spec)
-        return spec
+        return spec_in(name, self.client.get_collection(name))
 
     def aliased(self) -> str | None:
         """The name of the collection behind the alias."""
@@ -101,9 +103,18 @@ class Server:
         return next((one.collection_name for one in found if one.alias_name == self.alias), None)
 
     def switch(self, name: str) -> None:
-        """Let the alias mean `name`, in one step for everybody. ConfigError where there is none."""
-        if not self.client.collection_exists(name):
-            raise ConfigError(f"there is no collection {name!r}: lookalike index status lists them")
+        """Let the alias mean `name`, in one step for everybody. ConfigError where it is none that is in use."""
+        with asked():
+            aliased, generations = self.aliased(), found(self.client)
+            used = _used(generations, aliased)
+            if name not in used:
+                raise _unknown(name)
+            if aliased in used:  # what a migration has put in use says so itself before the alias stops saying it
+                finish(self.client, used[aliased], _family(generations, used[aliased]))
+            self.point_alias(name)
+
+    def point_alias(self, name: str) -> None:
+        """Let the alias mean this collection, whichever it is."""
         operations: list[models.AliasOperations] = []
         if self.aliased() is not None:
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self.alias)))
@@ -117,18 +128,18 @@ class Server:
     def collections(self) -> list[CollectionInfo]:
         with asked():
             current = self.aliased()
-            names = sorted(one.name for one in self.client.get_collections().collections)
-            infos = {name: self.client.get_collection(name) for name in names}
+            used = _used(found(self.client), current)
+        infos = {name: one.info for name, one in used.items()}
         return [
             CollectionInfo(
-                self.spec_of(name),
+                name,
+                spec_in(name, info),
                 "qdrant",
                 name == current,
                 info.points_count or 0,
                 max(0, (info.points_count or 0) - (info.indexed_vectors_count or 0)),
             )
             for name, info in infos.items()
-            if "lookalike_schema" in (info.config.metadata or {})
         ]
 
     def create(self, spec: CollectionSpec) -> None:
@@ -142,12 +153,50 @@ class Server:
             if name == self.aliased():
                 raise ConfigError(f"{name} is what the alias means: switch to another collection first")
             if not self.client.collection_exists(name):
-                raise ConfigError(f"there is no collection {name!r}: lookalike index status lists them")
+                raise _unknown(name)
+            generations = found(self.client)
+            used = _used(generations, self.aliased()).get(name)
+            if used is not None:  # one that it has replaced would come back in its place
+                finish(self.client, used, _family(generations, used))
             self.client.delete_collection(name)
 
     def close(self) -> None:
         """Hang up."""
         self.client.close()
 
-    def _index(self, spec: CollectionSpec) -> ServerIndex:
-        return ServerIndex(self.client, RawTransport(self.client, spec.name, timeout_s=self._timeout_s), spec)
+    def transport(self, name: str) -> Transport:
+        """How points reach the collection of this name."""
+        return RawTransport(self.client, name, timeout_s=self._timeout_s)
+
+    def _index(self, spec: CollectionSpec, name: str) -> ServerIndex:
+        return ServerIndex(self.client, self.transport(name), spec, name=name)
+
+
+def spec_in(name: str, info: models.CollectionInfo) -> CollectionSpec:
+    """What a collection says of itself. ConfigError where it is none of ours."""
+    metadata = info.config.metadata or {}
+    try:
+        spec = CollectionSpec(
+            str(metadata["model_id"]),
+            str(metadata["preprocessing_id"]),
+            int(metadata["dim"]),
+            parse_fields(metadata["fields"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ConfigError(f"collection {name} was not made by lookalike: it does not say what it holds") from exc
+    check(name, metadata, spec)
+    return spec
+
+
+def _family(generations: Sequence[Generation], one: Generation) -> list[Generation]:
+    return [other for other in generations if other.logical == one.logical]
+
+
+def _used(generations: Sequence[Generation], aliased: str | None) -> dict[str, Generation]:
+    """Those that are in use, by name; of a collection with copies or leftovers it is one."""
+    used = (in_use(_family(generations, one), aliased) for one in generations)
+    return {one.name: one for one in used if one is not None}
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(f"there is no collection {name!r} in use: lookalike index status lists them")

@@ -39,11 +39,14 @@ class ServerIndex:
     is the server's matter (`flush_interval_sec`, replicas), so :meth:`flush` has nothing to do.
     """
 
-    def __init__(self, client: QdrantClient, transport: Transport, spec: CollectionSpec) -> None:
+    def __init__(
+        self, client: QdrantClient, transport: Transport, spec: CollectionSpec, *, name: str | None = None
+    ) -> None:
+        """`name` is the one it has on the server, where a migration has made it another than the spec's."""
         self._client = client
         self._transport = transport
         self._spec = spec
-        self._name = spec.name
+        self.name = spec.name if name is None else name
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="index-write")
 
     # ---- Writer ------------------------------------------------------------------------------------
@@ -74,14 +77,14 @@ class ServerIndex:
     def search(self, tenant_id: str, query: Query) -> Hits:
         request, policy = self._request(tenant_id, query)
         with asked():
-            (found,) = self._client.query_batch_points(self._name, [request])
+            (found,) = self._client.query_batch_points(self.name, [request])
         return _hits(found.points, query, policy)
 
     def search_batch(self, tenant_id: str, queries: Sequence[Query]) -> list[Hits | QueryError]:
         ready = [answered(lambda query: self._request(tenant_id, query), query) for query in queries]
         requests = [one[0] for one in ready if not isinstance(one, QueryError)]
         with asked():
-            found = iter(self._client.query_batch_points(self._name, requests) if requests else ())
+            found = iter(self._client.query_batch_points(self.name, requests) if requests else ())
         return [
             one if isinstance(one, QueryError) else _hits(next(found).points, query, one[1])
             for one, query in zip(ready, queries, strict=True)
@@ -96,7 +99,7 @@ class ServerIndex:
         policy = EXACT if query.exact else APPROXIMATE
         if query.filter is not None and not query.exact:  # a whole tenant is safe either way: nothing to ask for
             with asked():
-                estimated = self._client.count(self._name, allowed, exact=False).count
+                estimated = self._client.count(self.name, allowed, exact=False).count
             policy = server_policy(estimated, filtered=True)
         request = models.QueryRequest(
             query=target(positive, negative).tolist(),
@@ -114,7 +117,7 @@ class ServerIndex:
             return {}
         ids = {str(point_id(tenant_id, image_id)): image_id for image_id in image_ids}
         with asked():
-            records = self._client.retrieve(self._name, list(ids), with_payload=True, with_vectors=[VECTOR])
+            records = self._client.retrieve(self.name, list(ids), with_payload=True, with_vectors=[VECTOR])
         found: dict[str, Vector] = {}
         points: dict[str, Point] = {}
         for record in records:
@@ -159,7 +162,7 @@ class ServerIndex:
         allowed = conditions(tenant_id, self._spec.fields, filter, states=states)
         with asked():
             records, following = self._client.scroll(
-                self._name, scroll_filter=allowed, limit=limit, offset=offset, with_payload=True
+                self.name, scroll_filter=allowed, limit=limit, offset=offset, with_payload=True
             )
         points = tuple(from_payload(record.payload or {}) for record in records)
         return Page(points, None if following is None else str(following))
@@ -172,12 +175,12 @@ class ServerIndex:
     def stats(self) -> IndexStats:
         attempts = self._facet("attempt.state", None, limit=10)
         tenants = self._facet("tenant_id", None, limit=MAX_TENANTS)
-        return IndexStats("qdrant", self._spec.name, self._by_state(None), attempts, len(tenants))
+        return IndexStats("qdrant", self.name, self._by_state(None), attempts, len(tenants))
 
     def sample(self) -> tuple[str, str] | None:
         with asked():
             found, _ = self._client.scroll(
-                self._name,
+                self.name,
                 scroll_filter=any_tenant(State.INDEXED),
                 limit=1,
                 offset=str(uuid.uuid4()),
@@ -185,7 +188,7 @@ class ServerIndex:
             )
             if not found:  # behind the last id begins the first
                 found, _ = self._client.scroll(
-                    self._name, scroll_filter=any_tenant(State.INDEXED), limit=1, with_payload=True
+                    self.name, scroll_filter=any_tenant(State.INDEXED), limit=1, with_payload=True
                 )
         if not found:
             return None
@@ -194,17 +197,17 @@ class ServerIndex:
 
     def tenant_stats(self, tenant_id: str) -> TenantStats:
         attempts = self._facet("attempt.state", conditions(tenant_id), limit=10)
-        return TenantStats(self._spec.name, self.count(tenant_id), attempts)
+        return TenantStats(self.name, self.count(tenant_id), attempts)
 
     def delete_tenant(self, tenant_id: str) -> int:
         own = conditions(tenant_id)
         with asked():
-            n = self._client.count(self._name, own, exact=True).count
-            self._client.delete(self._name, points_selector=models.FilterSelector(filter=own), wait=True)
+            n = self._client.count(self.name, own, exact=True).count
+            self._client.delete(self.name, points_selector=models.FilterSelector(filter=own), wait=True)
         return n
 
     def sweep(self, before_us: int, *, limit: int) -> int:
-        return sweep(self._client, self._transport, self._spec, before_us=before_us, limit=limit)
+        return sweep(self._client, self._transport, self.name, self._spec.fields, before_us=before_us, limit=limit)
 
     def flush(self) -> None:
         """Every write has waited for the server already."""
@@ -220,7 +223,7 @@ class ServerIndex:
 
     def _facet(self, key: str, own: models.Filter | None, *, limit: int) -> dict[str, int]:
         with asked():
-            found = self._client.facet(self._name, key, facet_filter=own, limit=limit, exact=True)
+            found = self._client.facet(self.name, key, facet_filter=own, limit=limit, exact=True)
         return {str(hit.value): hit.count for hit in found.hits}
 
 

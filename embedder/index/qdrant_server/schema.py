@@ -14,8 +14,13 @@ from streams.errors import ConfigError
 
 VECTOR = "image"
 SCHEMA_VERSION = 1
+SCHEMA_KEY = "lookalike_schema"
+COPY = "lookalike_copy"
+"""In the metadata of what a migration makes: true until it is in use. A collection made otherwise has no such key."""
 MAX_TENANTS = 1_000_000
 """Counted by a facet, whose values are counted against the same limit as the hits of a search."""
+NO_LIMIT_BYTES = 2**50
+"""A limit that was set can be changed, never taken away: what is not named stays as it is."""
 MAX_BATCH = 256
 """Points of one upsert: 6,400 a second with 256, 4,900 with 64, 680 with 1 (a server 1.18.3, one client)."""
 
@@ -71,34 +76,56 @@ def strict_mode() -> models.StrictModeConfig:
     )
 
 
-def create(client: QdrantClient, spec: CollectionSpec) -> None:
-    """Make the collection with all its indexes; may be called again after it was cut short."""
-    if not client.collection_exists(spec.name):
+def fence() -> models.StrictModeConfig:
+    """Refuses every write of points but deletes, and no read: one that is refused is repeated by its worker later.
+
+    An upsert has more points than 0, and the payloads take more bytes than 0 (what overwrites of them are held
+    against). Settings that are not named here stay.
+    """
+    return models.StrictModeConfig(enabled=True, upsert_max_batchsize=0, max_collection_payload_size_bytes=0)
+
+
+def is_fenced(info: models.CollectionInfo) -> bool:
+    """Whether :func:`fence` is up."""
+    strict = info.config.strict_mode_config
+    return strict is not None and strict.upsert_max_batchsize == 0
+
+
+def lift_fence(client: QdrantClient, name: str, info: models.CollectionInfo) -> None:
+    """Let everybody write again, where a migration was cut short behind its fence."""
+    if is_fenced(info):
+        lifted = strict_mode().model_copy(update={"max_collection_payload_size_bytes": NO_LIMIT_BYTES})
+        client.update_collection(name, strict_mode_config=lifted)
+
+
+def create(client: QdrantClient, spec: CollectionSpec, name: str, *, copy: bool = False) -> None:
+    """Make the collection of this name with all its indexes; may be called again after it was cut short."""
+    if not client.collection_exists(name):
         client.create_collection(
-            spec.name,
+            name,
             vectors_config={VECTOR: vector_params(spec.dim)},
             on_disk_payload=True,
             strict_mode_config=strict_mode(),
-            metadata=described(spec),
+            metadata={**described(spec), COPY: True} if copy else described(spec),
         )
-    info = client.get_collection(spec.name)
+    info = client.get_collection(name)
     strict = info.config.strict_mode_config
     if strict is not None and strict.max_query_limit != MAX_TENANTS:  # made by an earlier version
-        client.update_collection(spec.name, strict_mode_config=strict_mode())
-    missing = [name for name in indexes(spec.fields) if name not in (info.payload_schema or {})]
+        client.update_collection(name, strict_mode_config=strict_mode())
+    missing = [key for key in indexes(spec.fields) if key not in (info.payload_schema or {})]
     if missing and info.points_count:
         raise ConfigError(
-            f"collection {spec.name} has points but no index on {', '.join(missing)}: an index made now gives wrong "
-            "answers; drop it (lookalike index drop) and feed it anew"
+            f"collection {name} has points but no index on {', '.join(missing)}, and one made now gives wrong "
+            "answers: declare the fields it was made with, or run lookalike index migrate"
         )
-    for name in missing:
-        client.create_payload_index(spec.name, name, field_schema=indexes(spec.fields)[name], wait=True)
+    for key in missing:
+        client.create_payload_index(name, key, field_schema=indexes(spec.fields)[key], wait=True)
 
 
 def described(spec: CollectionSpec) -> dict[str, object]:
     """What the collection says of itself: from it the API learns what is declared."""
     return {
-        "lookalike_schema": SCHEMA_VERSION,
+        SCHEMA_KEY: SCHEMA_VERSION,
         "model_id": spec.model_id,
         "preprocessing_id": spec.preprocessing_id,
         "dim": spec.dim,
@@ -108,14 +135,12 @@ def described(spec: CollectionSpec) -> dict[str, object]:
 
 def check(name: str, found: Mapping[str, object] | None, wanted: CollectionSpec) -> None:
     """ConfigError where a collection is not what `wanted` says."""
-    if found is None or found.get("lookalike_schema") != SCHEMA_VERSION:
+    if found is None or found.get(SCHEMA_KEY) != SCHEMA_VERSION:
         raise ConfigError(
             f"collection {name} was not made by this version (schema {SCHEMA_VERSION}; its metadata needs a server of "
             "1.16 or newer): build it anew with lookalike index create"
         )
     for key, value in described(wanted).items():
         if found.get(key) != value:
-            raise ConfigError(
-                f"collection {name} has {key} {found.get(key)!r}, {value!r} is wanted: declare the same, or drop "
-                "it and feed it anew"
-            )
+            cure = "declare the same, or run lookalike index migrate" if key == "fields" else "drop it and feed it anew"
+            raise ConfigError(f"collection {name} has {key} {found.get(key)!r}, {value!r} is wanted: {cure}")

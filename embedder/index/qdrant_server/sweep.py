@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from qdrant_client import QdrantClient, models
 
+from embedder.index.fields import Field
 from embedder.index.payload import REVISION, from_payload
 from embedder.index.points import State, Sweep, Write, point_id
-from embedder.index.protocol import CollectionSpec
 from embedder.index.qdrant_server.expected import Expected, as_model
 from embedder.index.qdrant_server.transport import Transport, asked
 from embedder.index.qdrant_server.writes import write_all
 
 
-def sweep(client: QdrantClient, transport: Transport, spec: CollectionSpec, *, before_us: int, limit: int) -> int:
+def sweep(
+    client: QdrantClient, transport: Transport, name: str, fields: Sequence[Field], *, before_us: int, limit: int
+) -> int:
     """Forget up to `limit` tombstones made before `before_us`, of any tenant; returns how many were found.
 
     A delete forgets the version, so each is bound to the revision that was read: a tombstone that was
@@ -27,7 +30,7 @@ def sweep(client: QdrantClient, transport: Transport, spec: CollectionSpec, *, b
         ]
     )
     with asked():
-        records, _ = client.scroll(spec.name, scroll_filter=old, limit=limit, with_payload=True)
+        records, _ = client.scroll(name, scroll_filter=old, limit=limit, with_payload=True)
     plain: list[models.Condition] = []
     noted: defaultdict[str, list[Write]] = defaultdict(list)
     for record in records:
@@ -40,9 +43,7 @@ def sweep(client: QdrantClient, transport: Transport, spec: CollectionSpec, *, b
             noted[point.tenant_id].append(Sweep(point.image_id, before_us))
     if plain:  # never with an empty filter: that would be everything
         with asked():
-            client.delete(
-                spec.name, points_selector=models.FilterSelector(filter=models.Filter(should=plain)), wait=True
-            )
+            client.delete(name, points_selector=models.FilterSelector(filter=models.Filter(should=plain)), wait=True)
     for tenant_id, writes in noted.items():
-        write_all(transport, tenant_id, writes, spec.fields)
+        write_all(transport, tenant_id, writes, fields)
     return len(records)
