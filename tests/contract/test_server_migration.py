@@ -208,6 +208,8 @@ def test_the_api_follows_the_alias_and_the_old_one_stays_until_then(stand: Rig) 
     run(stand.server(Steps(act=during)))
     assert set(answered) == {9}
     assert api.spec() == new(stand)
+    known = stand.server().current()
+    assert stand.server().current(known) is known
 
 
 def test_pauses_are_long_enough_for_whoever_believes_the_alias(stand: Rig) -> None:
@@ -248,21 +250,23 @@ def test_writes_during_the_copy_are_caught_up(stand: Rig) -> None:
     assert buried.state is State.DELETED
 
 
-def test_a_picture_that_loses_its_vector_during_the_copy_is_not_found(stand: Rig) -> None:
-    """What was copied with a vector and was buried then has none in the copy either."""
+def test_vectors_that_change_after_they_were_copied_change_in_the_copy(stand: Rig) -> None:
+    """One is buried and has none any more, one becomes another, one comes."""
     index = filled(stand)
     buried: list[str] = []
 
     def meanwhile(step: str) -> None:
         if step == "update_collection" and not buried:  # all are copied: it is the fence that comes
             buried.append("i0")
-            write(index, "acme", bury("i0"))
+            write(index, "acme", bury("i0"), put("i1", towards(3, 9), version=7, etag="b"), put("late", towards(4, 9)))
 
     run(stand.server(Steps(act=meanwhile)))
     after = stand.server().current()
     assert "i0" not in {hit.image_id for hit in after.search("acme", like(towards(1, 1), limit=100)).hits}
+    assert after.search("acme", like(towards(3, 9))).hits[0].image_id == "i1"
+    assert after.search("acme", like(towards(4, 9))).hits[0].image_id == "late"
     numbers = revisions(stand, after.name)
-    assert sum(has_vector for _, has_vector in numbers.values()) == 9 + 8
+    assert sum(has_vector for _, has_vector in numbers.values()) == 9 + 9
 
 
 def test_a_writer_that_never_stops_is_refused_and_nothing_is_changed(stand: Rig) -> None:
@@ -407,7 +411,9 @@ def _goes_on(stand: Rig, then: str, before: dict[str, tuple[Point, ...]], api: S
         worker = stand.server().ensure(spec)
         assert worker.name == api.name
         assert write(worker, "acme", put("i0", version=0)) == [Written.SUPERSEDED]
-        assert write(worker, "acme", put("late")) == [Written.APPLIED]
+        noted = Note("i1", Attempt(MIN_VERSION + 9, AttemptState.RETRYING))
+        assert write(worker, "acme", put("late"), noted) == [Written.APPLIED] * 2
+        assert write(worker, "acme", Note("late", noted.attempt)) == [Written.APPLIED]
         assert api.get("acme", "late") is not None
         assert [one for one in stand.names() if one < api.name] == []
         return
@@ -444,6 +450,22 @@ def test_what_was_replaced_does_not_come_back_when_its_successor_is_dropped(stan
         stand.client.delete_collection(other.name)
 
 
+def test_a_leftover_copy_is_removed_before_the_next_one_is_made(stand: Rig) -> None:
+    """Three at once might not fit on the disk."""
+    filled(stand)
+    with pytest.raises(KilledError):
+        run(stand.server(Steps(kill_before="update_collection")))
+    assert len(stand.names()) == 2
+    there: list[list[str]] = []
+
+    def looks(step: str) -> None:
+        if step == "create_collection":
+            there.append(stand.names())
+
+    run(stand.server(Steps(act=looks)))
+    assert there == [[stand.spec.name]]
+
+
 def test_dropping_a_leftover_copy_keeps_what_is_in_use(stand: Rig) -> None:
     """A copy is newer by its number only."""
     before = everything(filled(stand))
@@ -471,3 +493,39 @@ def test_two_migrations_at_once_end_with_one_collection(stand: Rig) -> None:
     assert stand.server().aliased() == second[0].collection
     assert everything(stand.server().current()) == before
     assert stand.names() == [second[0].collection]
+
+
+def test_an_answer_that_is_lost_when_the_alias_is_moved_loses_nothing(stand: Rig) -> None:
+    """The server has moved it and could not say so: the copy is in use, and is not taken away as one cut short."""
+    before = everything(filled(stand))
+    server = stand.server()
+    moved = server.point_alias
+
+    def lost(name: str) -> None:
+        moved(name)
+        raise DependencyError("index", "no answer")
+
+    server.point_alias = lost  # type: ignore[method-assign]
+    with pytest.raises(DependencyError, match="no answer"):
+        run(server)
+    assert everything(stand.server().current()) == before
+    assert stand.server().ensure(new(stand)).name == f"{stand.spec.name}~2"
+    assert stand.names() == [f"{stand.spec.name}~2"]
+
+
+def test_a_copy_that_somebody_removes_at_the_last_moment_does_not_cost_the_old_one(stand: Rig) -> None:
+    """The alias goes with it; the old collection is whole, can be written to, and a worker gives it the alias."""
+    before = everything(filled(stand))
+    server = stand.server()
+    moved = server.point_alias
+
+    def removed(name: str) -> None:
+        moved(name)
+        stand.client.delete_collection(name)
+
+    server.point_alias = removed  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="another migration"):
+        run(server)
+    index = stand.server().ensure(stand.spec)
+    assert everything(stand.server().current()) == before
+    assert write(index, "acme", put("after")) == [Written.APPLIED]

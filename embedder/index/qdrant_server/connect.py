@@ -154,10 +154,6 @@ class Server:
                 raise ConfigError(f"{name} is what the alias means: switch to another collection first")
             if not self.client.collection_exists(name):
                 raise _unknown(name)
-            generations = found(self.client)
-            used = _used(generations, self.aliased()).get(name)
-            if used is not None:  # one that it has replaced would come back in its place
-                finish(self.client, used, _family(generations, used))
             self.client.delete_collection(name)
 
     def close(self) -> None:

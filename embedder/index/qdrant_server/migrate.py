@@ -96,7 +96,6 @@ def _tidied(server: Server) -> str:
                 server.client.delete_collection(one.name)
         if used is not None:
             finish(server.client, used, family)
-            lift_fence(server.client, used.name, used.info)
     return aliased
 
 
