@@ -64,7 +64,7 @@ def migrate(
         source = _tidied(server)
         spec = replace(server.spec_of(source), fields=tuple(fields))
         client, copy = server.client, following(server.client, spec.name)
-        both = Pair(client, server.transport(copy), source, copy, spec.fields)
+        both = Pair(client, server.transport(copy), source, copy, spec)
         waiting = Waiting(client, told, ready_s=ready_s, clock=clock, pause=pause)
         try:
             create(client, spec, copy, copy=True)

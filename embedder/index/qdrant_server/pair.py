@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from embedder.index.fields import Field
 from embedder.index.payload import REVISION, from_payload, to_payload
 from embedder.index.points import Vector
+from embedder.index.protocol import CollectionSpec
 from embedder.index.qdrant_server.expected import Expected
 from embedder.index.qdrant_server.schema import MAX_BATCH, VECTOR
 from embedder.index.qdrant_server.transport import Stored, Transport
@@ -18,6 +18,8 @@ from streams.errors import ConfigError
 
 MAX_ROUNDS = 5
 """So often the two are compared: each time less can have been written meanwhile than the last time."""
+MAX_PART_BYTES = 4 * 2**20
+"""Vectors of one part. The client makes 32 bytes of Python of each 4: 256 vectors of 65,536 would be half a GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,15 @@ class Pair:
     """A collection and its copy; nobody else writes to the copy."""
 
     def __init__(
-        self, client: QdrantClient, transport: Transport, source: str, copy: str, fields: Sequence[Field]
+        self, client: QdrantClient, transport: Transport, source: str, copy: str, spec: CollectionSpec
     ) -> None:
+        """`spec` is the one of the copy."""
         self._client = client
         self._transport = transport
         self._source = source
         self._copy = copy
-        self._fields = fields
+        self._fields = spec.fields
+        self._part = part_of(spec.dim)
 
     def copy_all(self, told: Callable[[str], None]) -> None:
         """Every point there is now, with its vector where it has one, under its revision; `told` hears each part."""
@@ -47,7 +51,7 @@ class Pair:
         offset: models.ExtendedPointId | None = None
         while True:
             records, offset = self._client.scroll(
-                self._source, limit=MAX_BATCH, offset=offset, with_payload=True, with_vectors=[VECTOR]
+                self._source, limit=self._part, offset=offset, with_payload=True, with_vectors=[VECTOR]
             )
             self._put(records, {})
             n_copied += len(records)
@@ -70,7 +74,7 @@ class Pair:
                     continue
                 n_different += 1
                 different.append(one)
-                if len(different) == MAX_BATCH:
+                if len(different) == self._part:
                     self._repair(different)
                     different = []
             self._repair(different)
@@ -127,6 +131,11 @@ class Pair:
         if REVISION in payload:
             made[REVISION] = payload[REVISION]
         return Stored(Expected(point.tenant_id, str(record.id), copied), made, _vector(record))
+
+
+def part_of(dim: int) -> int:
+    """How many points travel at once with vectors of this length."""
+    return max(1, min(MAX_BATCH, MAX_PART_BYTES // (4 * dim)))
 
 
 def _vector(record: models.Record) -> Vector | None:
