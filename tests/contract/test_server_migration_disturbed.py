@@ -12,6 +12,7 @@ from qdrant_client import models
 from embedder.index.points import Attempt, AttemptState, Note, State, Written
 from embedder.index.qdrant_server.index import ServerIndex
 from embedder.index.qdrant_server.migrate import migrate
+from embedder.index.qdrant_server.schema import make
 from embedder.index.query import like
 from streams.errors import ConfigError, DependencyError
 from streams.event import MIN_VERSION
@@ -19,6 +20,7 @@ from tests.contract.index_cases import bury, put, towards, write
 from tests.contract.migration_cases import (
     FIELDS,
     N_POINTS,
+    KilledError,
     Steps,
     everything,
     filled,
@@ -125,6 +127,70 @@ def test_a_worker_that_starts_behind_the_fence_stops_the_migration(rigged: Rig) 
     assert started
     assert rigged.names() == [rigged.spec.name]
     assert write(started[0], "acme", put("after")) == [Written.APPLIED]
+
+
+def test_a_worker_that_starts_between_the_last_look_and_the_alias_loses_nothing(rigged: Rig) -> None:
+    """The alias goes back: what that worker was told is stored is in the old collection."""
+    filled(rigged)
+    started: list[ServerIndex] = []
+
+    def starts(step: str) -> None:
+        if step == "update_collection_aliases" and not started:
+            started.append(rigged.server().ensure(rigged.spec))
+            assert write(started[0], "acme", put("late")) == [Written.APPLIED]
+
+    with pytest.raises(ConfigError, match="worker was started"):
+        run(rigged.server(Steps(act=starts)))
+    assert rigged.names() == [rigged.spec.name]
+    assert rigged.server().current().get("acme", "late") is not None
+    assert write(started[0], "acme", put("later")) == [Written.APPLIED]
+
+
+def test_a_worker_that_lifts_the_fence_after_the_alias_has_moved_looks_again(rigged: Rig) -> None:
+    """It read the alias before: its writes would go to a collection that is about to be removed."""
+    filled(rigged)
+    with pytest.raises(KilledError):
+        run(rigged.server(Steps(kill_before="update_collection_aliases")))
+    copy = f"{rigged.spec.name}~2"
+
+    def moves(step: str) -> None:
+        if step == "update_collection" and rigged.server().aliased() != copy:
+            rigged.server().point_alias(copy)
+
+    with pytest.raises(ConfigError, match="fields"):
+        rigged.server(Steps(act=moves)).ensure(rigged.spec)
+    assert rigged.server().ensure(new(rigged)).name == copy
+
+
+def test_a_tenant_that_is_deleted_during_the_last_comparison_does_not_come_back(rigged: Rig) -> None:
+    """The fence lets deletes through, and the pages of the old collection were read already."""
+    index = filled(rigged)
+    scrolls: list[str] = []
+
+    def deletes(step: str) -> None:
+        if step == "scroll" and "update_collection" in steps.seen:
+            scrolls.append(step)
+            if len(scrolls) == 4:  # two pages of each, in turns: the last one of the copy
+                index.delete_tenant("bell")
+
+    steps = Steps(act=deletes, reads=True)
+    with pytest.raises(ConfigError, match="deleted"):
+        run(rigged.server(steps))
+    assert rigged.server().current().count("bell") == dict.fromkeys(State, 0)
+
+
+def test_a_migration_that_began_at_the_same_moment_keeps_its_copy(rigged: Rig) -> None:
+    """Both took the same name: the second is refused, and what the first one made is not the second one's to remove."""
+    filled(rigged)
+    copy = f"{rigged.spec.name}~2"
+
+    def begins(step: str) -> None:
+        if step == "create_collection" and copy not in rigged.names():
+            make(rigged.client, rigged.spec, copy, copied_for=rigged.server().alias)
+
+    with pytest.raises((DependencyError, ValueError), match="exists"):  # the imitation's word is ValueError
+        run(rigged.server(Steps(act=begins)))
+    assert copy in rigged.names()
 
 
 def test_an_alias_that_was_switched_meanwhile_stops_the_migration(rigged: Rig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qdrant_client import QdrantClient
 
-from embedder.index.qdrant_server.generations import Generation, following, found, in_use, number_of
+from embedder.index.qdrant_server.generations import Aliases, Generation, following, found, in_use, number_of
 from embedder.index.qdrant_server.schema import COPY, SCHEMA_KEY
 
 
@@ -28,12 +28,19 @@ def test_a_name_has_its_number(name: str, number: int) -> None:
 
 def test_what_the_alias_means_is_in_use_else_the_newest_that_was(client: QdrantClient) -> None:
     """A copy is in use from the step on that moves the alias to it, and never before."""
-    old, new, copy = made(client, "m--p"), made(client, "m--p~2"), made(client, "m--p~3", **{COPY: True})
-    assert in_use([old, new, copy], "m--p") is old
-    assert in_use([old, new, copy], "m--p~3") is copy
-    assert in_use([old, new, copy], "another") is new
-    assert in_use([old, new, copy], None) is new
-    assert in_use([copy], None) is None
+    old, new, copy = made(client, "m--p"), made(client, "m--p~2"), made(client, "m--p~3", **{COPY: "ours"})
+    assert in_use([old, new, copy], Aliases("ours", {"ours": "m--p"})) is old
+    assert in_use([old, new, copy], Aliases("ours", {"ours": "m--p~3"})) is copy
+    assert in_use([old, new, copy], Aliases("ours", {"ours": "another"})) is new
+    assert in_use([old, new, copy], Aliases("ours", {})) is new
+    assert in_use([copy], Aliases("ours", {})) is None
+
+
+def test_a_copy_that_another_deployment_has_put_in_use_is_in_use_for_us(client: QdrantClient) -> None:
+    """Killed before it could say so; an alias that somebody gave it before it was complete puts nothing in use."""
+    old, copy = made(client, "m--p"), made(client, "m--p~2", **{COPY: "theirs"})
+    assert in_use([old, copy], Aliases("ours", {"ours": "another", "theirs": "m--p~2"})) is copy
+    assert in_use([old, copy], Aliases("ours", {"ours": "another", "curious": "m--p~2"})) is old
 
 
 def test_what_others_keep_on_the_server_is_no_generation(client: QdrantClient) -> None:

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from embedder.index.fields import parse_fields
 from embedder.index.protocol import CollectionInfo, CollectionSpec
-from embedder.index.qdrant_server.generations import Generation, finish, found, in_use
+from embedder.index.qdrant_server.generations import Aliases, Generation, finish, found, in_use, read_aliases
 from embedder.index.qdrant_server.index import ServerIndex
 from embedder.index.qdrant_server.schema import check, create, lift_fence
 from embedder.index.qdrant_server.transport import RawTransport, Transport, asked
@@ -69,19 +69,23 @@ class Server:
             DependencyError: the server does not answer.
         """
         with asked():
-            aliased = self.aliased()
-            generations = found(self.client, spec.name)
-            used = in_use(generations, aliased)
+            aliases, generations = self.aliases(), found(self.client, spec.name)
+            used = in_use(generations, aliases)
             name = spec.name if used is None else used.name
             create(self.client, spec, name)
             info = self.client.get_collection(name)
             check(name, info.config.metadata, spec)
-            lift_fence(self.client, name, info)
-            if aliased is None:
+            if lift_fence(self.client, name, info) and self._moved(spec, name):
+                return self.ensure(spec)  # a migration took effect meanwhile: what is written here would be lost
+            if aliases.current is None:
                 self.point_alias(name)
             if used is not None:
-                finish(self.client, used, generations)
+                finish(self.client, used, generations, self.alias)
         return self._index(spec, name)
+
+    def _moved(self, spec: CollectionSpec, name: str) -> bool:
+        used = in_use(found(self.client, spec.name), self.aliases())
+        return used is not None and used.name != name
 
     def current(self, known: ServerIndex | None = None) -> ServerIndex:
         """The collection behind the alias; `known` where it is still that. DependencyError where there is none yet."""
@@ -99,18 +103,22 @@ class Server:
 
     def aliased(self) -> str | None:
         """The name of the collection behind the alias."""
-        found = self.client.get_aliases().aliases
-        return next((one.collection_name for one in found if one.alias_name == self.alias), None)
+        return self.aliases().current
+
+    def aliases(self) -> Aliases:
+        """Those of every deployment on the server."""
+        return read_aliases(self.client, self.alias)
 
     def switch(self, name: str) -> None:
         """Let the alias mean `name`, in one step for everybody. ConfigError where it is none that is in use."""
         with asked():
-            aliased, generations = self.aliased(), found(self.client)
-            used = _used(generations, aliased)
+            aliases, generations = self.aliases(), found(self.client)
+            used = _used(generations, aliases)
             if name not in used:
                 raise _unknown(name)
-            if aliased in used:  # what a migration has put in use says so itself before the alias stops saying it
-                finish(self.client, used[aliased], _family(generations, used[aliased]))
+            if aliases.current in used:  # what a migration has put in use says so before the alias stops saying it
+                before = used[aliases.current]
+                finish(self.client, before, _family(generations, before), self.alias)
             self.point_alias(name)
 
     def point_alias(self, name: str) -> None:
@@ -127,15 +135,15 @@ class Server:
 
     def collections(self) -> list[CollectionInfo]:
         with asked():
-            current = self.aliased()
-            used = _used(found(self.client), current)
+            aliases = self.aliases()
+            used = _used(found(self.client), aliases)
         infos = {name: one.info for name, one in used.items()}
         return [
             CollectionInfo(
                 name,
                 spec_in(name, info),
                 "qdrant",
-                name == current,
+                name == aliases.current,
                 info.points_count or 0,
                 max(0, (info.points_count or 0) - (info.indexed_vectors_count or 0)),
             )
@@ -150,8 +158,11 @@ class Server:
 
     def drop(self, name: str) -> None:
         with asked():
-            if name == self.aliased():
+            aliases = self.aliases()
+            if name == aliases.current:
                 raise ConfigError(f"{name} is what the alias means: switch to another collection first")
+            if others := aliases.of(name):
+                raise ConfigError(f"{name} is what another alias means ({', '.join(others)}): move that first")
             if not self.client.collection_exists(name):
                 raise _unknown(name)
             self.client.delete_collection(name)
@@ -188,9 +199,9 @@ def _family(generations: Sequence[Generation], one: Generation) -> list[Generati
     return [other for other in generations if other.logical == one.logical]
 
 
-def _used(generations: Sequence[Generation], aliased: str | None) -> dict[str, Generation]:
+def _used(generations: Sequence[Generation], aliases: Aliases) -> dict[str, Generation]:
     """Those that are in use, by name; of a collection with copies or leftovers it is one."""
-    used = (in_use(_family(generations, one), aliased) for one in generations)
+    used = (in_use(_family(generations, one), aliases) for one in generations)
     return {one.name: one for one in used if one is not None}
 
 

@@ -8,7 +8,7 @@ moving it is the one step in which a migration takes effect, and everything besi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qdrant_client import QdrantClient, models
@@ -19,15 +19,43 @@ SEPARATOR = "~"
 
 
 @dataclass(frozen=True, slots=True)
+class Aliases:
+    """What the aliases on a server mean: `own` is this deployment's, others may share the server."""
+
+    own: str
+    means: Mapping[str, str]
+
+    @property
+    def current(self) -> str | None:
+        """The collection behind our own."""
+        return self.means.get(self.own)
+
+    def of(self, name: str) -> list[str]:
+        """Every alias that means this collection, whoever's."""
+        return sorted(alias for alias, meant in self.means.items() if meant == name)
+
+    def others_of(self, name: str) -> list[str]:
+        """The aliases but ours that mean it."""
+        return [alias for alias in self.of(name) if alias != self.own]
+
+
+def read_aliases(client: QdrantClient, own: str) -> Aliases:
+    """As they are now."""
+    return Aliases(own, {one.alias_name: one.collection_name for one in client.get_aliases().aliases})
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """One collection of ours on the server; `copy` while a migration has not put it in use."""
+    """One collection of ours on the server."""
 
     name: str
     info: models.CollectionInfo
 
     @property
-    def copy(self) -> bool:
-        return bool((self.info.config.metadata or {}).get(COPY))
+    def copied_for(self) -> str | None:
+        """The alias whose migration makes it; None once it says that it is in use."""
+        alias = (self.info.config.metadata or {}).get(COPY)
+        return str(alias) if alias else None
 
     @property
     def logical(self) -> str:
@@ -66,25 +94,51 @@ def found(client: QdrantClient, logical: str | None = None) -> list[Generation]:
     return sorted(ours, key=lambda one: (one.logical, one.number))
 
 
-def in_use(generations: Sequence[Generation], aliased: str | None) -> Generation | None:
-    """The one that is written to and searched: what the alias means, else the newest that was in use already.
+def in_use(generations: Sequence[Generation], aliases: Aliases) -> Generation | None:
+    """The one that is written to and searched: what our alias means, else the newest that was in use already.
 
-    `generations` are those of one collection. A copy that the alias means is in use, though nobody came to
-    say so in its metadata.
+    `generations` are those of one collection. A copy that the alias of its migration means is in use, though
+    nobody came to say so in its metadata.
     """
-    behind_alias = [one for one in generations if one.name == aliased]
-    candidates = behind_alias or [one for one in generations if not one.copy]
+    behind_alias = [one for one in generations if one.name == aliases.current]
+    candidates = behind_alias or [
+        one for one in generations if one.copied_for is None or aliases.means.get(one.copied_for) == one.name
+    ]
     return candidates[-1] if candidates else None
 
 
-def finish(client: QdrantClient, used: Generation, generations: Sequence[Generation]) -> None:
+def put_in_use(client: QdrantClient, used: Generation) -> None:
+    """Let it say itself that it is in use, so that it stays so when the alias is switched away."""
+    if used.copied_for is not None:
+        client.update_collection(used.name, metadata={**(used.info.config.metadata or {}), COPY: False})
+
+
+def finish(client: QdrantClient, used: Generation, generations: Sequence[Generation], own: str) -> None:
     """End what a migration that was killed has left of `used`; may be called at every start.
 
-    Says that it is no copy any more, then removes those that it has replaced: they get no writes, so
-    nobody may come back to them. A newer one is left alone: that may be a copy at work.
+    Says that it is in use, then removes those that it has replaced: they get no writes, so nobody may come
+    back to them. Left alone are a newer one, which may be a copy at work, another deployment's copy, and
+    whatever any alias means.
     """
-    if used.copy:
-        client.update_collection(used.name, metadata={**(used.info.config.metadata or {}), COPY: False})
+    put_in_use(client, used)
     for one in generations:
-        if one.number < used.number:
-            client.delete_collection(one.name)
+        if one.number < used.number and one.copied_for in {None, own}:
+            remove_unmeant(client, one.name, own)
+
+
+def remove_leftovers(client: QdrantClient, logical: str, own: str) -> None:
+    """Remove what migrations of the alias `own` that were cut short have left of this collection."""
+    generations = found(client, logical)
+    aliases = read_aliases(client, own)  # in this order: a copy may come into use meanwhile
+    used = in_use(generations, aliases)
+    for one in generations:
+        if one.copied_for == own and one is not used:
+            remove_unmeant(client, one.name, own)
+    if used is not None:
+        finish(client, used, generations, own)
+
+
+def remove_unmeant(client: QdrantClient, name: str, own: str) -> None:
+    """Delete a collection, unless an alias means it now: somebody's searches go there."""
+    if not read_aliases(client, own).of(name):
+        client.delete_collection(name)

@@ -21,9 +21,9 @@ from qdrant_client import QdrantClient, models
 from embedder.index.fields import Field
 from embedder.index.qdrant_server.client import ALIAS_AGE_S
 from embedder.index.qdrant_server.connect import Server
-from embedder.index.qdrant_server.generations import finish, following, found, in_use
+from embedder.index.qdrant_server.generations import Generation, following, put_in_use, remove_leftovers, remove_unmeant
 from embedder.index.qdrant_server.pair import Pair
-from embedder.index.qdrant_server.schema import create, fence, is_fenced, lift_fence
+from embedder.index.qdrant_server.schema import complete, fence, is_fenced, lift_fence, make
 from embedder.index.qdrant_server.transport import asked
 from streams.errors import ConfigError, DependencyError
 
@@ -61,53 +61,75 @@ def migrate(
             migration or start of a worker finishes it.
     """
     with asked():
-        source = _tidied(server)
+        source = _source(server)
         spec = replace(server.spec_of(source), fields=tuple(fields))
+        remove_leftovers(server.client, spec.name, server.alias)
         client, copy = server.client, following(server.client, spec.name)
         both = Pair(client, server.transport(copy), source, copy, spec)
         waiting = Waiting(client, told, ready_s=ready_s, clock=clock, pause=pause)
+        make(client, spec, copy, copied_for=server.alias)  # refused where another migration has just made it
         try:
-            create(client, spec, copy, copy=True)
+            complete(client, spec, copy)
             both.copy_all(waiting.tell)
             both.catch_up()
             waiting.until_ready(copy)
             client.update_collection(source, strict_mode_config=fence())
             pause(SETTLED_S)
             n_points = both.catch_up()
-            _commit(server, source, copy)
+            _commit(server, source, copy, n_points)
         except BaseException:
             _undo(server, source, copy)
             raise
+        put_in_use(client, Generation(copy, client.get_collection(copy)))
         pause(2 * ALIAS_AGE_S)  # APIs believe the alias for a while: what they search has to be there
-        _tidied(server)
+        remove_leftovers(client, spec.name, server.alias)
     return Migrated(copy, n_points)
 
 
-def _tidied(server: Server) -> str:
-    """The collection behind the alias, once everything that killed migrations have left is removed."""
-    generations, aliased = found(server.client), server.aliased()  # in this order: a copy may come into use meanwhile
-    if aliased is None:
+def _source(server: Server) -> str:
+    """What the alias means, open to writes again where a migration was killed behind its fence."""
+    source = server.aliased()
+    if source is None:
         raise ConfigError("there is no collection yet: start a worker, it makes one")
-    for logical in {one.logical for one in generations}:
-        family = [one for one in generations if one.logical == logical]
-        used = in_use(family, aliased)
-        for one in family:
-            if one.copy and one is not used:
-                server.client.delete_collection(one.name)
-        if used is not None:
-            finish(server.client, used, family)
-    return aliased
+    lift_fence(server.client, source, server.client.get_collection(source))
+    _check_alone(server, source)
+    return source
 
 
-def _commit(server: Server, source: str, copy: str) -> None:
-    """Move the alias, if nobody has moved it or let writes through meanwhile."""
-    if not is_fenced(server.client.get_collection(source)):
-        raise ConfigError(f"a worker was started while {source} was copied: stop the workers and migrate again")
+def _check_alone(server: Server, source: str) -> None:
+    """ConfigError where another alias means it too: its deployment would lose its collection, or have other fields."""
+    if others := server.aliases().others_of(source):
+        raise ConfigError(
+            f"{source} is what other aliases mean as well ({', '.join(others)}): let them mean another collection, "
+            "or remove them, and migrate again"
+        )
+
+
+def _commit(server: Server, source: str, copy: str, n_points: int) -> None:
+    """Move the alias, if nobody has moved it, removed points or let writes through meanwhile.
+
+    A worker that starts lifts the fence first and then looks where the alias is (`Server.ensure`); here the
+    alias is moved first and then the fence looked at. So one of the two sees what the other one did.
+    """
+    _check_fenced(server, source)
     if server.aliased() != source:
         raise ConfigError(f"the alias {server.alias} was switched while {source} was copied: migrate again")
+    _check_alone(server, source)
+    if server.client.count(source, exact=True).count != n_points:  # the fence lets deletes through
+        raise ConfigError(f"points of {source} were deleted while it was compared: migrate again")
     server.point_alias(copy)
     if server.aliased() != copy:
         raise ConfigError(f"{copy} was removed by somebody: is another migration at work?")
+    try:
+        _check_fenced(server, source)
+    except ConfigError:
+        server.point_alias(source)
+        raise
+
+
+def _check_fenced(server: Server, source: str) -> None:
+    if not is_fenced(server.client.get_collection(source)):
+        raise ConfigError(f"a worker was started while {source} was copied: stop the workers and migrate again")
 
 
 def _undo(server: Server, source: str, copy: str) -> None:
@@ -117,7 +139,7 @@ def _undo(server: Server, source: str, copy: str) -> None:
             return
         if server.client.collection_exists(source):
             lift_fence(server.client, source, server.client.get_collection(source))
-        server.client.delete_collection(copy)
+        remove_unmeant(server.client, copy, server.alias)
 
 
 class Waiting:

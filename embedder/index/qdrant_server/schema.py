@@ -16,7 +16,7 @@ VECTOR = "image"
 SCHEMA_VERSION = 1
 SCHEMA_KEY = "lookalike_schema"
 COPY = "lookalike_copy"
-"""In the metadata of what a migration makes: true until it is in use. A collection made otherwise has no such key."""
+"""In the metadata of what a migration makes: its alias until it is in use, then false. No other collection has it."""
 MAX_TENANTS = 1_000_000
 """Counted by a facet, whose values are counted against the same limit as the hits of a search."""
 NO_LIMIT_BYTES = 2**50
@@ -91,26 +91,39 @@ def is_fenced(info: models.CollectionInfo) -> bool:
     return strict is not None and strict.upsert_max_batchsize == 0
 
 
-def lift_fence(client: QdrantClient, name: str, info: models.CollectionInfo) -> None:
-    """Let everybody write again, where a migration was cut short behind its fence."""
-    if is_fenced(info):
+def lift_fence(client: QdrantClient, name: str, info: models.CollectionInfo) -> bool:
+    """Let everybody write again, where a migration was cut short behind its fence; whether it was."""
+    fenced = is_fenced(info)
+    if fenced:
         lifted = strict_mode().model_copy(update={"max_collection_payload_size_bytes": NO_LIMIT_BYTES})
         client.update_collection(name, strict_mode_config=lifted)
+    return fenced
 
 
-def create(client: QdrantClient, spec: CollectionSpec, name: str, *, copy: bool = False) -> None:
+def create(client: QdrantClient, spec: CollectionSpec, name: str) -> None:
     """Make the collection of this name with all its indexes; may be called again after it was cut short."""
     if not client.collection_exists(name):
-        client.create_collection(
-            name,
-            vectors_config={VECTOR: vector_params(spec.dim)},
-            on_disk_payload=True,
-            strict_mode_config=strict_mode(),
-            metadata={**described(spec), COPY: True} if copy else described(spec),
-        )
+        make(client, spec, name)
+    complete(client, spec, name)
+
+
+def make(client: QdrantClient, spec: CollectionSpec, name: str, *, copied_for: str | None = None) -> None:
+    """Make the collection without its indexes; the server refuses where there is one of this name."""
+    client.create_collection(
+        name,
+        vectors_config={VECTOR: vector_params(spec.dim)},
+        on_disk_payload=True,
+        strict_mode_config=strict_mode(),
+        metadata=described(spec) if copied_for is None else {**described(spec), COPY: copied_for},
+    )
+
+
+def complete(client: QdrantClient, spec: CollectionSpec, name: str) -> None:
+    """Make the indexes that are missing. ConfigError where there are points already."""
     info = client.get_collection(name)
     strict = info.config.strict_mode_config
-    if strict is not None and strict.max_query_limit != MAX_TENANTS:  # made by an earlier version
+    old = strict is not None and strict.max_query_limit != MAX_TENANTS  # made by an earlier version
+    if old and not is_fenced(info):  # one half of a fence must not go before the other
         client.update_collection(name, strict_mode_config=strict_mode())
     missing = [key for key in indexes(spec.fields) if key not in (info.payload_schema or {})]
     if missing and info.points_count:
