@@ -35,7 +35,7 @@ class ImitatedClient(QdrantClient):
     """The client's own imitation, with what it leaves out of a real server: payload schema and strict mode.
 
     Strict mode is held as the server's source has it (lib/collection/src/operations/verification/update.rs):
-    an upsert has a largest batch, a change of payloads a largest size of all of them, and 0 bytes are exceeded.
+    an upsert has a largest batch, it and a change of payloads a largest size of all of them, and 0 bytes are exceeded.
     """
 
     def __init__(self) -> None:
@@ -71,15 +71,19 @@ class ImitatedClient(QdrantClient):
         return info.model_copy(update={"payload_schema": self._schemas[collection_name], "config": config})
 
     def upsert(self, collection_name: str, points: Any, **options: Any) -> models.UpdateResult:  # type: ignore[override]
+        self._refuse_payloads(collection_name)
         largest = self._strict[collection_name].upsert_max_batchsize
         if largest is not None and len(points) > largest:
             raise refused(f"Limit exceeded {len(points)} > {largest}")
         return super().upsert(collection_name, points, **options)
 
     def overwrite_payload(self, collection_name: str, *args: Any, **options: Any) -> models.UpdateResult:
+        self._refuse_payloads(collection_name)
+        return super().overwrite_payload(collection_name, *args, **options)
+
+    def _refuse_payloads(self, collection_name: str) -> None:
         if self._strict[collection_name].max_collection_payload_size_bytes == 0:
             raise refused("Max payload storage size limit reached")
-        return super().overwrite_payload(collection_name, *args, **options)
 
 
 def refused(why: str) -> UnexpectedResponse:

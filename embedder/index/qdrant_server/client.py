@@ -13,10 +13,15 @@ from embedder.index.protocol import CollectionSpec, Facet, Hits, IndexStats, Pag
 from embedder.index.qdrant_server.connect import Server
 from embedder.index.qdrant_server.index import ServerIndex
 from embedder.index.query import Query
-from streams.errors import QueryError
+from streams.errors import ConfigError, DependencyError, QueryError
 
 ALIAS_AGE_S = 1.0
 """How long the alias is believed; a switch is followed within this time."""
+FENCED_S = 600.0
+"""A worker that cannot write for so long looks for its collection again, which lifts what a killed migration left.
+
+One at work has its fence up for as long as the two are compared: half a minute for a million points.
+"""
 
 
 class ServerClient:
@@ -31,28 +36,58 @@ class ServerClient:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: tuple[float, ServerIndex] | None = None
+        self._failing_since: float | None = None
 
     def _index(self) -> ServerIndex:
         with self._lock:
             known, now = self._known, self._clock()
-            if known is not None and (self._own is not None or now - known[0] < ALIAS_AGE_S):
+            if known is not None and self._believed(known[0], now):
                 return known[1]
-            if self._own is not None:
-                index = self._server.ensure(self._own)
-            else:
+            if self._own is None:
                 index = self._server.current(known[1] if known is not None else None)
+            else:
+                index = self._ensured(self._own, again=known is not None)
             self._known = (now, index)
             return index
+
+    def _believed(self, known_at_s: float, now_s: float) -> bool:
+        if self._own is None:
+            return now_s - known_at_s < ALIAS_AGE_S
+        return self._failing_since is None or now_s - max(known_at_s, self._failing_since) < FENCED_S
+
+    def _ensured(self, spec: CollectionSpec, *, again: bool) -> ServerIndex:
+        try:
+            return self._server.ensure(spec)
+        except ConfigError as exc:
+            if not again:
+                raise
+            # the events in flight are not to blame: they wait for a worker with the right settings
+            raise DependencyError("index", f"{exc}, and start this worker again") from exc
+
+    def _heard(self, error: BaseException | None) -> None:
+        """How a write ended, or why a read failed: a fence lets reads through."""
+        with self._lock:
+            if error is None:
+                self._failing_since = None
+            elif isinstance(error, DependencyError) and self._failing_since is None:
+                self._failing_since = self._clock()
 
     def ping(self) -> None:
         """Returns when the collection is there. DependencyError where the server does not answer."""
         self._index()
 
     def read(self, tenant_id: str, image_ids: Sequence[str]) -> list[Point | None]:
-        return self._index().read(tenant_id, image_ids)
+        index = self._index()
+        try:
+            return index.read(tenant_id, image_ids)
+        except DependencyError as exc:
+            self._heard(exc)
+            raise
 
     def write(self, tenant_id: str, writes: Sequence[Write]) -> Future[Receipt]:
-        return self._index().write(tenant_id, writes)
+        future = self._index().write(tenant_id, writes)
+        future.add_done_callback(lambda done: self._heard(done.exception()))
+        return future
 
     def spec(self) -> CollectionSpec:
         return self._index().spec()
