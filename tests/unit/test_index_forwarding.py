@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from embedder.index.codec import encode
 from embedder.index.collections import Collections
 from embedder.index.exact import ExactIndex
 from embedder.index.points import State, Write, Written
@@ -29,18 +30,18 @@ class Elsewhere(ExactIndex):
 
     def __init__(self) -> None:
         super().__init__(SPEC)
-        self.asked: list[tuple[str, msgspec.Raw, asyncio.Future[msgspec.Raw]]] = []
+        self.asked: list[tuple[str, msgspec.Raw, Callable[[msgspec.Raw | Exception], None]]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.did: list[str] = []
 
     def forward(self, operation: str, arguments: msgspec.Raw) -> bytes:
         self.did.append(operation)
         return READS[operation](self, arguments)
 
-    def soon(self, operation: str, arguments: msgspec.Raw) -> asyncio.Future[msgspec.Raw]:
+    def soon(self, operation: str, arguments: msgspec.Raw, then: Callable[[msgspec.Raw | Exception], None]) -> None:
         self.did.append(operation)
-        answered: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
-        self.asked.append((operation, arguments.copy(), answered))
-        return answered
+        self.loop = asyncio.get_running_loop()
+        self.asked.append((operation, arguments.copy(), then))
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         self.did += ["write"] * len(writes)
@@ -48,13 +49,15 @@ class Elsewhere(ExactIndex):
 
     def answer(self, n: int = 0) -> None:
         """Answer the n-th of what is open; an event loop's thread must not be needed for it."""
-        operation, arguments, answered = self.asked.pop(n)
-        result = msgspec.Raw(READS[operation](self, arguments))
-        answered.get_loop().call_soon_threadsafe(answered.set_result, result)
+        operation, arguments, then = self.asked.pop(n)
+        self._hand_on(then, msgspec.Raw(READS[operation](self, arguments)))
 
     def fail(self, error: Exception) -> None:
-        answered = self.asked.pop(0)[2]
-        answered.get_loop().call_soon_threadsafe(answered.set_exception, error)
+        self._hand_on(self.asked.pop(0)[2], error)
+
+    def _hand_on(self, then: Callable[[msgspec.Raw | Exception], None], answer: msgspec.Raw | Exception) -> None:
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(then, answer)
 
 
 class Served:
@@ -70,6 +73,11 @@ class Served:
         found = self._threads.submit(self.client.search, "acme", like(towards(1.0)))
         ids: Future[list[str]] = self._threads.submit(lambda: [hit.image_id for hit in found.result(30).hits])
         return ids
+
+    def close(self) -> None:
+        """Hang up once everybody has an answer, or was told that there will be none."""
+        self._threads.shutdown()
+        self.client.close()
 
     def wait_asked(self, n: int) -> None:
         wait_until(lambda: len(self.index.asked) == n)
@@ -93,7 +101,7 @@ def serving(folder: Path) -> Iterator[Served]:
         loop.call_soon_threadsafe(stop.set)
         server.join(30)
         assert not server.is_alive()
-        served.client.close()
+        served.close()
         loop.close()
 
 
@@ -154,7 +162,7 @@ def test_an_error_from_there_is_the_one_of_that_question(tmp_path: Path) -> None
 
 
 def test_a_process_that_cannot_be_asked_is_an_error_and_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def soon(_self: Elsewhere, _operation: str, _arguments: msgspec.Raw) -> asyncio.Future[msgspec.Raw]:
+    def soon(*_asked: object) -> None:
         raise DependencyError("index", "the process that holds the vectors ended")
 
     with serving(tmp_path) as served:
@@ -187,4 +195,16 @@ def test_a_stop_does_not_wait_for_a_process_that_hangs(tmp_path: Path) -> None:
         search = served.search()
         served.wait_asked(1)
     assert isinstance(search.exception(30), DependencyError)
-    assert served.index.asked[0][2].cancelled(), "its answer would find a loop that is closed"
+    _operation, _arguments, then = served.index.asked[0]
+    then(msgspec.Raw(encode(None)))  # the loop is closed by now, and nobody listens
+
+
+def test_an_answer_too_large_is_an_error_of_that_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as served:
+        search = served.search()
+        served.wait_asked(1)
+        monkeypatch.setattr("embedder.index.service.wire.MAX_FRAME_BYTES", 100)
+        served.index._hand_on(served.index.asked.pop()[2], msgspec.Raw(encode(bytes(101))))
+        assert isinstance(search.exception(30), ValueError)
+        monkeypatch.undo()
+        assert served.client.ping()

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from embedder.index.apart.holder import Holder
-from embedder.index.apart.line import Answered
+from embedder.index.apart.line import Then
 from embedder.index.apart.upkeep import Upkeep, due
 from embedder.index.codec import encode, encode_writes
 from embedder.index.edge.pointer import Pointer
@@ -62,9 +62,9 @@ class EngineApart(Calls):
             self._upkeep.note(operation, bytes(arguments))
         return answer
 
-    def soon(self, operation: str, arguments: msgspec.Raw) -> Answered:
-        """As :meth:`forward`, of what changes nothing, without waiting for it."""
-        return self._holder.soon(operation, arguments)
+    def soon(self, operation: str, arguments: msgspec.Raw, then: Then) -> None:
+        """As :meth:`forward`, of what changes nothing, without waiting for it: `then` is called with the answer."""
+        self._holder.soon(operation, arguments, then)
 
     def _ask(self, operation: str, arguments: bytes, decode: Callable[[msgspec.Raw], Result]) -> Result:
         return decode(msgspec.Raw(self.forward(operation, arguments)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from embedder.index.apart.channel import Channel
-from embedder.index.apart.line import Answered, Line, gone
+from embedder.index.apart.line import Line, Then, gone
 from embedder.index.codec import encode
 from embedder.index.protocol import CollectionSpec
 from streams.errors import DependencyError
@@ -81,9 +81,9 @@ class Holder:
         """Ask without waiting; nothing else may be asked before :meth:`take`."""
         self._line.post(operation, arguments)
 
-    def soon(self, operation: str, arguments: bytes | msgspec.Raw) -> Answered:
-        """Ask without waiting: the running event loop reads the answer. What is asked later is answered later."""
-        return self._line.soon(operation, arguments)
+    def soon(self, operation: str, arguments: bytes | msgspec.Raw, then: Then) -> None:
+        """Ask without waiting: the running event loop reads the answer for `then`. What is asked later comes later."""
+        self._line.soon(operation, arguments, then)
 
     def answered(self) -> bool:
         """Whether :meth:`take` would return at once."""

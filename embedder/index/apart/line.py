@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,7 +18,9 @@ MAX_ASKED, MAX_ASKED_BYTES = 64, 64 << 10
 """What is handed over before its answer is read lies in the socket, which holds twice that with what the kernel adds to
 each message. So handing over never waits for a holder that itself waits for its answer to be read."""
 
-Answered = asyncio.Future[msgspec.Raw]
+Answer = msgspec.Raw | Exception
+"""What the operation gave, or raised."""
+Then = Callable[[Answer], None]
 
 
 class Line:
@@ -30,7 +33,7 @@ class Line:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._ids = itertools.count()
-        self._asked: deque[tuple[Answered, int]] = deque()
+        self._asked: deque[tuple[Then, int]] = deque()
         self._asked_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -53,23 +56,22 @@ class Line:
             raise raised(answer.error)
         return answer.result
 
-    def soon(self, operation: str, arguments: bytes | msgspec.Raw) -> Answered:
-        """Ask; the answer, or what the operation raised, once the running loop has read it.
+    def soon(self, operation: str, arguments: bytes | msgspec.Raw, then: Then) -> None:
+        """Ask; `then` is called once with the answer, by the running loop or by whoever asks next and has to wait.
+
+        So nothing that is asked later, however long it takes, keeps an answer back. `then` must not raise.
 
         Raises:
-            DependencyError: the holder ended.
+            DependencyError: the holder ended; `then` is not called.
         """
         while self._asked and (len(self._asked) >= MAX_ASKED or self._asked_bytes + len(arguments) > MAX_ASKED_BYTES):
             self._take_first()
         self._send(operation, arguments)
-        loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
-            loop.add_reader(self._channel.fileno(), self._read)
-        answered: Answered = loop.create_future()
-        self._asked.append((answered, len(arguments)))
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._channel.fileno(), self._read)
+        self._asked.append((then, len(arguments)))
         self._asked_bytes += len(arguments)
-        return answered
 
     def catch_up(self) -> None:
         """Wait for everything that was asked for by :meth:`soon`."""
@@ -96,16 +98,14 @@ class Line:
             self.unwatch()  # else the loop would see that end for ever
 
     def _take_first(self) -> None:
-        answered, n_bytes = self._asked.popleft()
+        then, n_bytes = self._asked.popleft()
         self._asked_bytes -= n_bytes
+        answer: Answer
         try:
-            result = self.take()
+            answer = self.take()
         except (LookalikeError, ValueError, RuntimeError) as exc:  # what `raised` makes, and a frame too large
-            if not answered.done():
-                answered.set_exception(exc)
-            return
-        if not answered.done():  # its client may be gone
-            answered.set_result(result)
+            answer = exc
+        then(answer)
 
 
 def gone() -> DependencyError:

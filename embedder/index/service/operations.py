@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
@@ -26,8 +25,8 @@ class Forwards(Protocol):
         """The encoded result of one of :data:`READS` or :data:`CHANGES`."""
         ...
 
-    def soon(self, operation: str, arguments: msgspec.Raw) -> asyncio.Future[msgspec.Raw]:
-        """The same of an operation that changes nothing, once the running loop has it; in the order of asking."""
+    def soon(self, operation: str, arguments: msgspec.Raw, then: Callable[[msgspec.Raw | Exception], None]) -> None:
+        """The same of an operation that changes nothing, for `then`, once it is there; in the order of asking."""
         ...
 
 

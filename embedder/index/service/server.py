@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class IndexServer:
         self._held: asyncio.Future[None]
         self._last_request_at = self._maintained_at = clock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._forwarded: set[asyncio.Future[msgspec.Raw]] = set()
+        self._n_forwarded = 0
+        self._all_answered = asyncio.Event()
         self._clients: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def serve(self, socket_path: Path, stop: asyncio.Event) -> None:
@@ -93,13 +95,19 @@ class IndexServer:
             except TimeoutError:
                 continue
         server.close()
-        if self._forwarded:
-            await asyncio.wait(self._forwarded, timeout=LAST_ANSWERS_S)
+        await self._last_answers()
         if self._flushing.failed is None:
             self._flushing.flush()
         await self._hang_up()
         if self._flushing.failed is not None:
             raise self._flushing.failed
+
+    async def _last_answers(self) -> None:
+        """Until what was handed on is answered; a process that hangs keeps nobody."""
+        if self._n_forwarded:
+            self._all_answered.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_answered.wait(), LAST_ANSWERS_S)
 
     async def _hang_up(self) -> None:
         """Let the last answers out; whoever does not read them costs all together one second."""
@@ -112,9 +120,9 @@ class IndexServer:
         serving = [task for task in (*draining, *clients.values()) if task is not None]
         if serving:
             await asyncio.wait(serving, timeout=LAST_ANSWERS_S)
-        unfinished: set[asyncio.Future[Any]] = {*self._tasks, *self._forwarded}  # the collections are closed next
-        for one in unfinished:
-            one.cancel()
+        unfinished = set(self._tasks)  # held writes among them: the collections are closed next
+        for task in unfinished:
+            task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,26 +177,30 @@ class IndexServer:
             engine = self._collections.get(request.collection)
             if not isinstance(engine, Forwards):
                 return False
-            answered = engine.soon(request.operation, request.arguments)
+            engine.soon(
+                request.operation, request.arguments, lambda answer: self._pass_on(answer, request, writer, started)
+            )
         except (LookalikeError, ValueError) as exc:
             self._refuse(exc, request, writer, started)
             return True
-        self._forwarded.add(answered)
-        answered.add_done_callback(lambda done: self._pass_on(done, request, writer, started))
+        self._n_forwarded += 1
         return True
 
     def _pass_on(
-        self, answered: asyncio.Future[msgspec.Raw], request: Request, writer: asyncio.StreamWriter, started: float
+        self, answer: msgspec.Raw | Exception, request: Request, writer: asyncio.StreamWriter, started: float
     ) -> None:
-        self._forwarded.discard(answered)
-        if answered.cancelled():
+        self._n_forwarded -= 1
+        if not self._n_forwarded:
+            self._all_answered.set()
+        if isinstance(answer, Exception):
+            self._refuse(answer, request, writer, started)
             return
-        error = answered.exception()
-        if error is not None:
-            self._refuse(error, request, writer, started)
+        try:
+            send(writer, encode((request.id, None, answer)))
+        except ValueError as exc:  # with this client's number it is larger than a frame may be
+            self._refuse(exc, request, writer, started)
             return
         self._metrics.observe(request.operation, "ok", self._clock() - started)
-        send(writer, encode((request.id, None, answered.result())))
 
     def _refuse(self, error: BaseException, request: Request, writer: asyncio.StreamWriter, started: float) -> None:
         self._metrics.observe(request.operation, "failed", self._clock() - started)
