@@ -208,7 +208,10 @@ def by_id(port: int, data: Clustered, tenant: str, *, seconds: float, rate: floa
 
 @contextmanager
 def writing(client: IndexClient, data: Clustered, *, rate: int) -> Iterator[list[int]]:
-    """New pictures at so many a second, in calls of 16, meanwhile; gives how many were acknowledged."""
+    """New pictures at so many a second, in calls of 16, meanwhile; gives how many were acknowledged.
+
+    The pauses between calls are random: at equal ones, every search of an open loop would meet a call, or none would.
+    """
     stop, acknowledged = threading.Event(), [0]
     vectors = data.queries(400)
     run = time.time_ns()
@@ -217,7 +220,8 @@ def writing(client: IndexClient, data: Clustered, *, rate: int) -> Iterator[list
         acknowledged[0] += WRITE_BATCH if receipt.exception() is None else 0
 
     def write() -> None:
-        started, n = time.perf_counter(), 0
+        started, n, due_s = time.perf_counter(), 0, 0.0
+        pauses = np.random.default_rng(11)
         while not stop.is_set():
             batch = [
                 replace(data.put((n + i) % data.n_points, vectors[(n + i) % 400]), image_id=f"new{run}-{n + i}")
@@ -226,7 +230,8 @@ def writing(client: IndexClient, data: Clustered, *, rate: int) -> Iterator[list
             receipt = client.write("middle-0", batch)
             receipt.add_done_callback(count)
             n += WRITE_BATCH
-            stop.wait(max(0.0, started + n / rate - time.perf_counter()))
+            due_s += pauses.exponential(WRITE_BATCH / rate)
+            stop.wait(max(0.0, started + due_s - time.perf_counter()))
 
     thread = threading.Thread(target=write)
     thread.start()

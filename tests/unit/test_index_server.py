@@ -224,7 +224,7 @@ def test_of_a_call_with_one_bad_vector_nothing_is_applied(tmp_path: Path) -> Non
 
 
 def test_flushes_are_further_apart_while_somebody_searches(tmp_path: Path) -> None:
-    """Thirty times what one takes, at most three seconds; ten times where nobody has asked for two seconds."""
+    """Forty times what one takes, at most three seconds; ten times where nobody has asked for two seconds."""
     collections = Collections(tmp_path, lambda _spec, _home: ExactIndex(SPEC), engine="exact")
     now = 98.0
     flushing = Flushing(collections, IndexMetrics(CollectorRegistry()), lambda: now, lambda: None)
@@ -232,7 +232,7 @@ def test_flushes_are_further_apart_while_somebody_searches(tmp_path: Path) -> No
     assert flushing.pause_s(100.0) == pytest.approx(0.5)
     now = 99.0
     flushing.searched()
-    assert flushing.pause_s(100.0) == pytest.approx(1.5)
+    assert flushing.pause_s(100.0) == pytest.approx(2.0)
     assert flushing.pause_s(101.5) == pytest.approx(0.5)
     flushing.took_s = 0.5
     assert flushing.pause_s(100.0) == 3.0
