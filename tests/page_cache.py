@@ -10,8 +10,8 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def in_memory(path: Path) -> bool:
-    """Whether every page of the file is there; asking brings none in (a read that does not wait would)."""
+def in_memory(path: Path, *, at: int = 0) -> bool:
+    """Whether every page of the file from `at` on is there; asking brings none in (a read that does not wait would)."""
     with path.open("rb+") as file, mmap.mmap(file.fileno(), 0) as mapped:
         there = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
         first = ctypes.c_char.from_buffer(mapped)
@@ -19,7 +19,7 @@ def in_memory(path: Path) -> bool:
         del first  # else the map cannot be closed
         if failed:
             raise OSError(ctypes.get_errno(), "mincore failed")
-    return all(page & 1 for page in there)
+    return all(page & 1 for page in there[at // mmap.PAGESIZE :])
 
 
 def forgets(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import random
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from embedder.index.apart.engine import EngineApart
@@ -21,6 +23,7 @@ from embedder.index.points import Attempt, AttemptState, Note, Write
 from embedder.index.protocol import CollectionSpec
 from embedder.index.query import Query, like
 from lookalike.bench.clustered import FIELDS, HALF, SHAPES, TENTH, TINY, Clustered
+from streams.errors import DependencyError
 from streams.event import MIN_VERSION
 from tests.contract.index_cases import bury
 from tests.page_cache import forgets, in_memory
@@ -38,6 +41,7 @@ class Both:
     """The index on trial and the truth, which get the same writes."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self.edge = EngineApart(SPEC, home)
         self.exact = ExactIndex(SPEC)
         self._vectors = DATA.vectors()
@@ -109,6 +113,49 @@ def test_nothing_is_lost_while_a_copy_is_optimised(both: Both, tmp_path: Path) -
     with closing(EdgeIndex(SPEC, tmp_path)) as opened:
         assert opened._shard.info().indexed_vectors_count >= 5_000 - 20 * n_changes, "the graph was built"
     both.edge = EngineApart(SPEC, tmp_path)
+    both.check()
+
+
+def test_questions_under_way_are_answered_across_a_takeover(both: Both) -> None:
+    """Each once, by whichever process it was handed to; of the old one nothing is awaited any more."""
+    before = both.edge._holder
+
+    async def ask_throughout() -> list[object]:
+        answers: list[object] = []
+        both.edge.optimise_soon()
+        both.edge.maintain(idle_s=0.0)
+        n = 0
+        while both.edge.busy() or both.edge._holder is before:
+            both.edge.soon("count", msgspec.Raw(encode(HALF)), answers.append)
+            n += 1
+            both.edge.maintain(idle_s=0.0)
+            await asyncio.sleep(0.002)
+        both.edge.catch_up()
+        assert len(answers) == n
+        return answers
+
+    answers = asyncio.run(asyncio.wait_for(ask_throughout(), 240))
+    assert {bytes(one) for one in answers if isinstance(one, msgspec.Raw)} == {encode(both.exact.count(HALF))}
+    assert not any(isinstance(one, Exception) for one in answers)
+    assert before._line._loop is None
+
+
+def test_questions_under_way_are_told_of_a_holder_that_is_killed(both: Both) -> None:
+    async def ask() -> list[object]:
+        answers: list[object] = []
+        os.kill(both.edge._holder._process.pid, signal.SIGSTOP)
+        for _ in range(3):
+            both.edge.soon("count", msgspec.Raw(encode(HALF)), answers.append)
+        os.kill(both.edge._holder._process.pid, signal.SIGKILL)
+        while len(answers) < 3:
+            await asyncio.sleep(0.002)
+        return answers
+
+    answers = asyncio.run(asyncio.wait_for(ask(), 60))
+    assert [type(one) for one in answers] == [DependencyError] * 3
+    with pytest.raises(DependencyError):
+        both.edge.close()
+    both.edge = EngineApart(SPEC, both.home)
     both.check()
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from embedder.index.codec import encode
 from embedder.index.collections import Collections
 from embedder.index.exact import ExactIndex
+from embedder.index.metrics import IndexMetrics
 from embedder.index.points import State, Write, Written
 from embedder.index.query import like
 from embedder.index.service.client import IndexClient
+from embedder.index.service.flushing import Flushing
 from embedder.index.service.operations import READS
 from embedder.index.service.server import IndexServer
 from streams.errors import DependencyError, QueryError
@@ -42,6 +45,9 @@ class Elsewhere(ExactIndex):
         self.did.append(operation)
         self.loop = asyncio.get_running_loop()
         self.asked.append((operation, arguments.copy(), then))
+
+    def catch_up(self) -> None:
+        """Nothing is waited for here."""
 
     def write_now(self, tenant_id: str, writes: Sequence[Write]) -> list[Written]:
         self.did += ["write"] * len(writes)
@@ -182,7 +188,47 @@ def test_what_changes_points_is_not_overtaken(tmp_path: Path, monkeypatch: pytes
         assert not served.index.asked
 
 
-def test_a_stop_waits_for_questions_under_way(tmp_path: Path) -> None:
+def test_whatever_goes_wrong_is_the_error_of_that_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read for once: everything else on the same connection goes on."""
+
+    def get(_self: Collections, _name: str) -> None:
+        raise OSError(24, "Too many open files")
+
+    with serving(tmp_path) as served:
+        search = served.search()
+        served.wait_asked(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(Collections, "get", get)
+            with pytest.raises(RuntimeError, match="Too many open files"):
+                served.client.count("acme")
+        served.index.answer()
+        assert search.result(30) == ["a"]
+
+
+def test_searches_under_way_are_no_part_of_what_a_flush_takes(tmp_path: Path) -> None:
+    """It says how long the next one waits."""
+    now = 0.0
+
+    class Timed(Elsewhere):
+        def catch_up(self) -> None:
+            nonlocal now
+            now += 5.0
+
+        def flush(self) -> None:
+            nonlocal now
+            now += 0.25
+
+    index = Timed()
+    collections = Collections(tmp_path, lambda _spec, _home: index, engine="exact")
+    collections.ensure(SPEC)
+    collections.get(SPEC.name)
+    flushing = Flushing(collections, IndexMetrics(CollectorRegistry()), lambda: now, lambda: None)
+    flushing.flush()
+    assert flushing.took_s == 0.25
+
+
+def test_a_stop_waits_for_questions_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedder.index.service.server.LAST_ANSWERS_S", 30.0)
     with serving(tmp_path) as served:
         search = served.search()
         served.wait_asked(1)

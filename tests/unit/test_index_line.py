@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from embedder.index.apart.channel import Channel
-from embedder.index.apart.line import MAX_ASKED, MAX_ASKED_BYTES, Line
+from embedder.index.apart.line import MAX_ASKED, MAX_ASKED_BYTES, ROOM_BYTES, Line
 from embedder.index.codec import encode
 from embedder.index.service.wire import Request, decode_request, error_data
 from streams.errors import DependencyError, QueryError
@@ -23,6 +23,7 @@ class Ends:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM_BYTES)
         self.channel, self.holder = Channel(ours), Channel(theirs)
         self.line = Line(self.channel)
 
@@ -138,7 +139,56 @@ def test_a_holder_that_ends_is_told_to_everybody_and_looked_at_no_more(ends: End
     asyncio.run(asyncio.wait_for(ask(), 30))
 
 
-@pytest.mark.parametrize("question", [b"", bytes(5_000), bytes(MAX_ASKED_BYTES), bytes(4 << 20)])
+def test_an_answer_that_was_taken_is_not_waited_for_again(ends: Ends) -> None:
+    """The loop has seen an answer, and somebody who waits takes it first: the next one may take long."""
+    slow_asked = threading.Event()
+    turned = threading.Event()
+
+    def hold() -> None:
+        ends.answer(ends.next())
+        arrived.set()
+        ends.answer(ends.next())
+        slow = ends.next()
+        slow_asked.set()
+        assert turned.wait(30), "the loop stands still for a question that is not answered yet"
+        ends.answer(slow)
+
+    async def ask() -> None:
+        quick = ends.soon("quick")
+        assert arrived.wait(30)
+        loop = asyncio.get_running_loop()
+        answered: list[asyncio.Future[msgspec.Raw]] = []
+
+        def write_and_ask() -> None:  # in the turn in which the loop sees the answer, before it gets to read it
+            ends.line.post("write_now", encode(None))
+            ends.line.take()
+            answered.append(ends.soon("slow"))
+            loop.call_soon(turned.set)
+
+        loop.call_soon(write_and_ask)
+        await quick
+        assert slow_asked.wait(30)
+        await answered[0]
+
+    arrived = threading.Event()
+    with_holder(hold, lambda: asyncio.run(ask()))
+
+
+def test_an_answer_of_another_number_is_believed_by_nobody(ends: Ends) -> None:
+    """It may be another tenant's."""
+
+    async def ask() -> None:
+        asked = [ends.soon(n) for n in range(2)]
+        _first, second = ends.next(), ends.next()
+        ends.answer(second, "of another tenant")
+        for one in asked:
+            with pytest.raises(DependencyError, match="ended"):
+                await one
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+
+
+@pytest.mark.parametrize("question", [b"", bytes(1_700), bytes(5_000), bytes(MAX_ASKED_BYTES), bytes(4 << 20)])
 def test_no_two_wait_for_each_other(ends: Ends, question: bytes) -> None:
     """A holder that hands over a large answer reads no question, and who hands over a question reads no answer."""
     n = MAX_ASKED * 3 if len(question) < MAX_ASKED_BYTES else 5

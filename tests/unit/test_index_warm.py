@@ -72,6 +72,20 @@ def test_codes_are_not_read_twice(shard: Path) -> None:
     assert warm(shard, free=lambda: 1 << 30) == 6 * MIB + 7
 
 
+def test_holes_are_not_read(shard: Path) -> None:
+    """A new shard's files are 32 MB each, and a page of them has something in it: they are small ones."""
+    sparse = shard / "segments/a/page_0.dat"
+    with sparse.open("wb") as file:
+        file.seek(20 * MIB)
+        file.write(os.urandom(4096))
+    if not forgets(sparse):
+        pytest.skip("this file system never lets go of pages")
+    assert 6 * MIB + 7 < warm(shard, free=lambda: 1 << 30) <= 7 * MIB
+    assert in_memory(sparse, at=20 * MIB)
+    assert not in_memory(sparse)
+    assert min(_sizes(shard / "segments"))[1] == sparse
+
+
 def test_a_shard_without_segments_is_nothing_to_read(tmp_path: Path) -> None:
     assert warm(tmp_path / "shard") == 0
 
@@ -106,6 +120,13 @@ def test_a_container_has_what_it_is_left(
     (tmp_path / "memory.current").write_text(f"{current}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
     assert free_memory(meminfo=meminfo, cgroup=tmp_path) == free
+
+
+@pytest.mark.parametrize("content", ["MemTotal: 16000 kB\n", "MemAvailable: many\n", None])
+def test_where_it_cannot_be_told_nothing_is_free(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "meminfo").write_text(content)
+    assert free_memory(meminfo=tmp_path / "meminfo", cgroup=tmp_path) == 0
 
 
 def test_this_machine_is_understood() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, frame
 
@@ -38,6 +39,11 @@ class Channel:
     def readable(self) -> bool:
         """Whether :meth:`receive` has something to begin with."""
         return bool(self._poll.poll(0))
+
+    def hang_up(self) -> None:
+        """Nothing comes and nothing goes any more, for either side."""
+        with suppress(OSError):  # the other side is gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()

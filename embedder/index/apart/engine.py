@@ -66,6 +66,10 @@ class EngineApart(Calls):
         """As :meth:`forward`, of what changes nothing, without waiting for it: `then` is called with the answer."""
         self._holder.soon(operation, arguments, then)
 
+    def catch_up(self) -> None:
+        """Returns when everything asked for by :meth:`soon` is answered."""
+        self._holder.catch_up()
+
     def _ask(self, operation: str, arguments: bytes, decode: Callable[[msgspec.Raw], Result]) -> Result:
         return decode(msgspec.Raw(self.forward(operation, arguments)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from embedder.index.apart.channel import Channel
-from embedder.index.apart.line import Line, Then, gone
+from embedder.index.apart.line import ROOM_BYTES, Line, Then, gone
 from embedder.index.codec import encode
 from embedder.index.protocol import CollectionSpec
 from streams.errors import DependencyError
@@ -41,6 +41,7 @@ class Holder:
             ours, theirs = socket.socketpair()
         except OSError as exc:
             raise DependencyError("index", f"no process can be started to hold the vectors: {exc}") from exc
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM_BYTES)
         self._channel = Channel(ours)
         self._line = Line(self._channel)
         self._opened = False
@@ -84,6 +85,10 @@ class Holder:
     def soon(self, operation: str, arguments: bytes | msgspec.Raw, then: Then) -> None:
         """Ask without waiting: the running event loop reads the answer for `then`. What is asked later comes later."""
         self._line.soon(operation, arguments, then)
+
+    def catch_up(self) -> None:
+        """Returns when everything asked for by :meth:`soon` is answered."""
+        self._line.catch_up()
 
     def answered(self) -> bool:
         """Whether :meth:`take` would return at once."""

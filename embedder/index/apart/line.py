@@ -15,8 +15,11 @@ from embedder.index.service.wire import decode_answer, raised
 from streams.errors import DependencyError, LookalikeError
 
 MAX_ASKED, MAX_ASKED_BYTES = 64, 64 << 10
-"""What is handed over before its answer is read lies in the socket, which holds twice that with what the kernel adds to
-each message. So handing over never waits for a holder that itself waits for its answer to be read."""
+"""What is handed over before its answer is read lies in the socket. With what the kernel adds to each message that is
+165 kB at most (measured with messages of every size), and the socket has room for `ROOM_BYTES`. So handing over never
+waits for a holder that itself waits for its answer to be read."""
+ROOM_BYTES = 256 << 10
+"""What to ask the kernel for; it gives `net.core.wmem_max` at most, and doubles that (socket(7))."""
 
 Answer = msgspec.Raw | Exception
 """What the operation gave, or raised."""
@@ -33,7 +36,8 @@ class Line:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._ids = itertools.count()
-        self._asked: deque[tuple[Then, int]] = deque()
+        self._asked: deque[tuple[Then, int, int]] = deque()
+        self._posted = -1
         self._asked_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -44,17 +48,11 @@ class Line:
             DependencyError: the holder ended.
         """
         self.catch_up()
-        self._send(operation, arguments)
+        self._posted = self._send(operation, arguments)
 
     def take(self) -> msgspec.Raw:
         """The answer to what was posted; waits for it, and raises what the operation raised."""
-        body = self._channel.receive()
-        if body is None:
-            raise gone()
-        answer = decode_answer(body)
-        if answer.error is not None:
-            raise raised(answer.error)
-        return answer.result
+        return self._answer_to(self._posted)
 
     def soon(self, operation: str, arguments: bytes | msgspec.Raw, then: Then) -> None:
         """Ask; `then` is called once with the answer, by the running loop or by whoever asks next and has to wait.
@@ -66,11 +64,12 @@ class Line:
         """
         while self._asked and (len(self._asked) >= MAX_ASKED or self._asked_bytes + len(arguments) > MAX_ASKED_BYTES):
             self._take_first()
-        self._send(operation, arguments)
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._channel.fileno(), self._read)
-        self._asked.append((then, len(arguments)))
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._channel.fileno(), self._read)
+            self._loop = loop
+        number = self._send(operation, arguments)
+        self._asked.append((then, number, len(arguments)))
         self._asked_bytes += len(arguments)
 
     def catch_up(self) -> None:
@@ -84,28 +83,44 @@ class Line:
             self._loop.remove_reader(self._channel.fileno())
             self._loop = None
 
-    def _send(self, operation: str, arguments: bytes | msgspec.Raw) -> None:
+    def _send(self, operation: str, arguments: bytes | msgspec.Raw) -> int:
+        number = next(self._ids)
         try:
-            self._channel.send(encode((next(self._ids), operation, "", msgspec.Raw(arguments))))
+            self._channel.send(encode((number, operation, "", msgspec.Raw(arguments))))
         except OSError as exc:
             raise gone() from exc
+        return number
 
     def _read(self) -> None:
-        """The loop sees an answer, or the end of the holder."""
+        """The loop saw an answer, or the end of the holder."""
+        if not self._channel.readable():  # whoever waited meanwhile has taken it: the next one is not there yet
+            return
         if self._asked:
             self._take_first()
         else:
             self.unwatch()  # else the loop would see that end for ever
 
     def _take_first(self) -> None:
-        then, n_bytes = self._asked.popleft()
+        then, number, n_bytes = self._asked.popleft()
         self._asked_bytes -= n_bytes
         answer: Answer
         try:
-            answer = self.take()
+            answer = self._answer_to(number)
         except (LookalikeError, ValueError, RuntimeError) as exc:  # what `raised` makes, and a frame too large
             answer = exc
         then(answer)
+
+    def _answer_to(self, number: int) -> msgspec.Raw:
+        body = self._channel.receive()
+        if body is None:
+            raise gone()
+        answer = decode_answer(body)
+        if answer.id != number:  # another question's answer may be another tenant's: nothing more is believed
+            self._channel.hang_up()
+            raise gone()
+        if answer.error is not None:
+            raise raised(answer.error)
+        return answer.result
 
 
 def gone() -> DependencyError:

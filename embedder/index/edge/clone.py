@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -32,18 +33,23 @@ def clone(shard: Path, copy: Path) -> None:
 
 def _copy_sparsely(source: Path, copy: Path) -> None:
     with source.open("rb") as reading, copy.open("xb") as writing:
-        size = os.fstat(reading.fileno()).st_size
-        os.ftruncate(writing.fileno(), size)
-        at = 0
-        while at < size:
-            try:
-                start = os.lseek(reading.fileno(), at, os.SEEK_DATA)
-            except OSError as exc:
-                if exc.errno == errno.ENXIO:  # a hole to the end
-                    return
-                raise
-            at = os.lseek(reading.fileno(), start, os.SEEK_HOLE)
-            _copy_part(reading.fileno(), writing.fileno(), start, at)
+        os.ftruncate(writing.fileno(), os.fstat(reading.fileno()).st_size)
+        for start, end in extents(reading.fileno()):
+            _copy_part(reading.fileno(), writing.fileno(), start, end)
+
+
+def extents(file: int) -> Iterator[tuple[int, int]]:
+    """Where an open file has data: first byte, and the one behind the last, of each part between its holes."""
+    size, at = os.fstat(file).st_size, 0
+    while at < size:
+        try:
+            start = os.lseek(file, at, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # a hole to the end
+                return
+            raise
+        at = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, at
 
 
 def _copy_part(reading: int, writing: int, start: int, end: int) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from qdrant_edge import EdgeShard
@@ -38,7 +39,8 @@ def main(shard: Path, folder: Path, parent: int) -> None:
     copy.flush()
     copy.close()
     sync(folder)
-    warm(folder)  # else the first to ask the copy would wait for the disk
+    with suppress(OSError):  # the copy is whole all the same: who asks for those pages would meet it
+        warm(folder)  # else the first to ask the copy would wait for the disk
 
 
 def sync(folder: Path) -> None:

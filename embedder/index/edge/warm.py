@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from embedder.index.edge.clone import extents
+
 SHARE = 0.5
 """Of the memory that is free: more would push out what others have read, and in the end what was read here first."""
 _PART_BYTES = 1 << 20
@@ -47,15 +49,21 @@ def _sizes(folder: Path) -> Iterator[tuple[int, Path]]:
                 continue
             path = Path(inside) / name
             with suppress(FileNotFoundError):
-                yield path.stat().st_size, path
+                found = path.stat()
+                yield min(found.st_size, found.st_blocks * 512), path  # an empty page is 32 MB of nothing
 
 
 def _read(path: Path, at_most: int, buffer: memoryview) -> int:
+    """Read what the file has, without its holes."""
     n_bytes = 0
     try:
         with path.open("rb", buffering=0) as file:
-            while n_bytes < at_most and (n := file.readinto(buffer[: at_most - n_bytes])):
-                n_bytes += n
+            for start, end in extents(file.fileno()):
+                file.seek(start)
+                left = min(end - start, at_most - n_bytes)
+                while left and (n := file.readinto(buffer[:left])):
+                    n_bytes += n
+                    left -= n
     except FileNotFoundError:
         return 0
     return n_bytes
@@ -64,16 +72,22 @@ def _read(path: Path, at_most: int, buffer: memoryview) -> int:
 def free_memory(*, meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
     """Bytes that can be had without taking them from another process: the machine's, or what a container is left.
 
+    0 where that cannot be told.
+
     https://docs.kernel.org/admin-guide/cgroup-v2.html: what a container's `memory.current` counts includes pages of
     files, of which the inactive ones can be taken back.
     """
-    free = _numbers(meminfo)["MemAvailable:"] * 1024
-    limit = cgroup / "memory.max"  # not there in the root group, nor under version 1
-    if limit.exists() and (most := limit.read_text().strip()) != "max":
-        used = int((cgroup / "memory.current").read_text()) - _numbers(cgroup / "memory.stat")["inactive_file"]
-        free = min(free, int(most) - used)
+    try:
+        free = _numbers(meminfo)["MemAvailable:"] * 1024
+        limit = cgroup / "memory.max"  # not there in the root group, nor under version 1
+        if limit.exists() and (most := limit.read_text().strip()) != "max":
+            used = int((cgroup / "memory.current").read_text()) - _numbers(cgroup / "memory.stat")["inactive_file"]
+            free = min(free, int(most) - used)
+    except (OSError, KeyError, ValueError):
+        return 0
     return max(0, free)
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    return {words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) >= 2}
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) >= 2}

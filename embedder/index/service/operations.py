@@ -29,6 +29,10 @@ class Forwards(Protocol):
         """The same of an operation that changes nothing, for `then`, once it is there; in the order of asking."""
         ...
 
+    def catch_up(self) -> None:
+        """Returns when everything asked for by :meth:`soon` is answered."""
+        ...
+
 
 _text = msgspec.msgpack.Decoder(str)
 _read = msgspec.msgpack.Decoder(tuple[str, list[str]])

@@ -37,7 +37,7 @@ from embedder.index.service.operations import (
     search_batch,
 )
 from embedder.index.service.wire import HEAD, MAX_FRAME_BYTES, Request, decode_request, error_data
-from streams.errors import DependencyError, LookalikeError
+from streams.errors import DependencyError
 from streams.event import now_us
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class IndexServer:
             raise self._flushing.failed
 
     async def _last_answers(self) -> None:
-        """Until what was handed on is answered; a process that hangs keeps nobody."""
+        """Until what was handed on is answered, for a second."""
         if self._n_forwarded:
             self._all_answered.clear()
             with suppress(TimeoutError):
@@ -180,8 +180,8 @@ class IndexServer:
             engine.soon(
                 request.operation, request.arguments, lambda answer: self._pass_on(answer, request, writer, started)
             )
-        except (LookalikeError, ValueError) as exc:
-            self._refuse(exc, request, writer, started)
+        except Exception as exc:  # noqa: BLE001 - as in `_answer`
+            self._failed(exc, request, writer, started)
             return True
         self._n_forwarded += 1
         return True
@@ -201,6 +201,11 @@ class IndexServer:
             self._refuse(exc, request, writer, started)
             return
         self._metrics.observe(request.operation, "ok", self._clock() - started)
+
+    def _failed(self, error: Exception, request: Request, writer: asyncio.StreamWriter, started: float) -> None:
+        if error_data(error)[0] == "internal":
+            log.error("request failed", operation=request.operation, exc_info=error)
+        self._refuse(error, request, writer, started)
 
     def _refuse(self, error: BaseException, request: Request, writer: asyncio.StreamWriter, started: float) -> None:
         self._metrics.observe(request.operation, "failed", self._clock() - started)
@@ -239,10 +244,8 @@ class IndexServer:
             if request.operation in HELD:
                 await self._writable.wait()
             result = await self._write(request) if request.operation == "write" else self._execute(request)
-        except Exception as exc:
-            if error_data(exc)[0] == "internal":
-                log.exception("request failed", operation=request.operation)
-            self._refuse(exc, request, writer, started)
+        except Exception as exc:  # noqa: BLE001 - whatever it was, who asked is told, and others are not concerned
+            self._failed(exc, request, writer, started)
             return
         self._metrics.observe(request.operation, "ok", self._clock() - started)
         if request.operation in CHANGES or request.operation == "write":
