@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -150,34 +150,54 @@ class Truth:
         return point is not None and shape.filter is not None and matches(shape.filter, point, FIELDS)
 
 
-def ask_all(client: IndexClient, place: Place, data: Clustered, *, n_queries: int) -> Iterator[dict[str, Any]]:
-    """The figures of every shape at the index's socket, one client."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The questions of one shape, and which rows are right for each."""
+
+    name: str
+    tenant: str
+    n_candidates: int
+    queries: list[Query]
+    best: list[set[int]]
+
+
+def questions(place: Place, data: Clustered, *, n_queries: int) -> list[Asked]:
+    """Those of every shape. Made before anything is asked: gigabytes are read for the right answers."""
     truth = Truth(place, data)
     vectors = data.queries(n_queries)
+    made = []
     for name, shape in QUESTIONS.items():
         allowed = truth.allowed(shape)
         negative = data.tenants[shape.tenant].start if shape.negative else None
-        queries = [_query(shape, vector, negative) for vector in vectors]
         wanted = vectors
         if negative is not None:
             wanted = 2 * vectors - truth.vectors[negative]
             wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
         best = truth.best(shape, allowed, wanted, set() if negative is None else {negative})
-        for query in queries[: n_queries // 4]:
-            client.search(shape.tenant, query)  # pages of the file come into memory
+        made.append(
+            Asked(name, shape.tenant, len(allowed), [_query(shape, vector, negative) for vector in vectors], best)
+        )
+    return made
+
+
+def ask_all(client: IndexClient, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
+    """The figures of every shape at the index's socket, one client."""
+    for one in asked:
+        for query in one.queries[: len(one.queries) // 4]:
+            client.search(one.tenant, query)  # pages of the file come into memory
         took_ms, found, exact = [], 0, False
-        for query, right in zip(queries, best, strict=True):
+        for query, right in zip(one.queries, one.best, strict=True):
             started = time.perf_counter()
-            hits = client.search(shape.tenant, query)
+            hits = client.search(one.tenant, query)
             took_ms.append((time.perf_counter() - started) * 1e3)
             found += len(right & {int(hit.image_id[1:]) for hit in hits.hits})
             exact = hits.exact
         yield {
-            "shape": name,
-            "candidates": len(allowed),
-            "policy": "exact" if exact else "scan" if len(allowed) <= SCAN_UP_TO else "graph",
+            "shape": one.name,
+            "candidates": one.n_candidates,
+            "policy": "exact" if exact else "scan" if one.n_candidates <= SCAN_UP_TO else "graph",
             "clients": 1,
-            "recall_at_10": round(found / max(1, sum(map(len, best))), 4),
+            "recall_at_10": round(found / max(1, sum(map(len, one.best))), 4),
             "index_p50_ms": round(percentile(took_ms, 0.5), 3),
             "index_p95_ms": round(percentile(took_ms, 0.95), 3),
             "index_p99_ms": round(percentile(took_ms, 0.99), 3),
@@ -247,11 +267,12 @@ def run_search(folder: Path, *, n_points: int, dim: int, n_queries: int, seconds
     place, data = Place(folder), Clustered(n_points, dim)
     folder.mkdir(parents=True, exist_ok=True)
     built = build(place, data)
+    asked = questions(place, data, n_queries=n_queries)
     with serving(place) as (client, pid):
         ahead = read_ahead(place)
         rows = []
         resident: list[float] = []  # exact comparisons bring pages of the originals into memory, which stay there
-        for row in ask_all(client, place, data, n_queries=n_queries):
+        for row in ask_all(client, asked):
             note(json.dumps(row))
             rows.append(row)
             resident.append(sum(map(rss_mb, descendants(pid))))
