@@ -2,7 +2,8 @@
 
 The engine drops its files from the page cache when it closes a shard. Whoever asks next waits for the disk, 4 KiB at
 a time, until most of what a tenant has was read once (docs/index.md has the figures). Read in one go it is a second
-or two for each gigabyte. Pages of files are the kernel's to take back: no process is larger for them.
+or two for each gigabyte. Pages of files are the kernel's to take back, also where a process that maps them is counted
+as larger.
 """
 
 from __future__ import annotations
