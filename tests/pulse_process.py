@@ -81,6 +81,10 @@ class PulseProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
     def ended(self, *, timeout_s: float = 60.0) -> int:
         """Its exit code; waits for its end."""
         assert self._process is not None

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from streams.errors import Reason
 from streams.group import GroupWatch
 from streams.onward import DEAD_PREFIX
 from streams.producer import KafkaProducer
+from streams.pulse import EXIT_REBUILD, STALE_S
 from streams.report.outcomes import Outcome, OutcomeState, encode
 from streams.tail import Tail, extent
 from streams.tenant_view import OTHER, UNKNOWN
@@ -149,20 +150,28 @@ def as_recount(page: dict[str, Any]) -> Recount:
 
 def read_all(pulse: PulseProcess, client: dict[str, Any], names: TopicNames) -> dict[str, Any]:
     """The page once the view has read everything that is in the topics now."""
-    wanted = {
+    wanted = _read_to(client, names)
+    wait_until(lambda: _has_read(pulse, wanted), timeout_s=90.0)
+    return pulse.page()
+
+
+def _read_to(client: dict[str, Any], names: TopicNames) -> dict[str, int]:
+    """Where the topics end now."""
+    return {
         f"{topic}/{number}": offset
         for topic in (names.outcomes, names.dead)
         for number, offset in extent(client, topic).next_offset.items()
     }
-    page: dict[str, Any] = {}
 
-    def is_there() -> bool:
-        nonlocal page
-        page = pulse.page()
-        return {at: page["read_to"].get(at, 0) for at in wanted} == wanted
 
-    wait_until(is_there, timeout_s=90.0)
-    return page
+def _has_read(pulse: PulseProcess, wanted: Mapping[str, int]) -> bool:
+    try:
+        read_to = pulse.page()["read_to"]
+    except OSError:
+        if pulse.has_ended:
+            return False
+        raise
+    return {at: read_to.get(at, 0) for at in wanted} == wanted
 
 
 def assert_equal_to_a_recount(pulse: PulseProcess, client: dict[str, Any], names: TopicNames) -> dict[str, Any]:
@@ -213,6 +222,7 @@ def test_rebalances_lose_and_double_nothing(
     assert len([at for at in assert_equal_to_a_recount(pulse, client, names)["read_to"] if "outcomes" in at]) == 6
 
 
+@pytest.mark.timeout(480)
 def test_a_process_that_slept_past_its_session_comes_back(
     pulse: PulseProcess, client: dict[str, Any], names: TopicNames, send: Send
 ) -> None:
@@ -225,6 +235,11 @@ def test_a_process_that_slept_past_its_session_comes_back(
     wait_until(lambda: watch.owned_partitions({names.outcomes}) == 0, timeout_s=60.0)
     send(range(500, 1000))
     pulse.send(signal.SIGCONT)
+    wanted = _read_to(client, names)
+    wait_until(lambda: pulse.has_ended or _has_read(pulse, wanted), timeout_s=STALE_S + 60.0)
+    if pulse.has_ended:  # its client was stuck, which it notices after STALE_S
+        assert pulse.ended() == EXIT_REBUILD, pulse.log
+        pulse.start()
     assert_equal_to_a_recount(pulse, client, names)
 
 
